@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Guest memory, through one bounds-checked door.
+ *
+ * The guest can change any byte at any time: copy what must not change (descriptors, headers),
+ * validate the copy, use the copy. A pointer from vmm_memory_at() is for bulk data only, whose
+ * content nobody validates.
+ */
+
+#include "base/util.h"
+
+#include <stdbool.h>
+
+typedef uint64_t gpa_t; /* guest physical address */
+
+struct vmm_memory {
+	uint8_t *base; /* mapping of the whole guest memory, gpa 0 first; owned */
+	uint64_t size_bytes;
+	bool shared; /* mapped MAP_SHARED (boot), else MAP_PRIVATE */
+};
+
+/* Maps fd (borrowed), which must be exactly size_bytes long. 0 or -errno; -EINVAL for a wrong size.
+ */
+int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool shared);
+void vmm_memory_deinit(struct vmm_memory *memory);
+
+/* The host address of [gpa, gpa + length), or NULL when any byte of it is outside guest memory. */
+void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length);
+
+/* Copies out of or into the guest. 0 or -EFAULT. */
+int vmm_memory_read(const struct vmm_memory *memory, gpa_t gpa, void *out, uint64_t length);
+int vmm_memory_write(const struct vmm_memory *memory, gpa_t gpa, const void *data, uint64_t length);
