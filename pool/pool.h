@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The pool: sandboxes restored from snapshots, kept parked, handed out once, destroyed.
+ *
+ * Everything runs on one libuv loop and never blocks it: loading a snapshot is done on the thread
+ * pool, VMMs are processes. Callbacks are called exactly once, never from inside the call that
+ * started them unless said otherwise. The pool never reads bytes that a guest wrote, but for
+ * comparing the identity acknowledgement.
+ */
+
+#include "base/error.h"
+#include "snapshot/snapshot.h"
+
+#include <stdbool.h>
+#include <uv.h>
+
+#define POOL_LEASE_ID_LENGTH  32 /* 128 random bits in lower-case hexadecimal */
+#define POOL_LABELS_MAX	      32
+#define POOL_LABEL_BYTES_MAX  256
+#define POOL_TARGET_MAX	      10000
+#define POOL_ENDED_LEASES_MAX 4096 /* ended leases remembered, oldest forgotten first */
+#define POOL_WAITERS_MAX      1024 /* acquires that wait, per template; one more is POOL_EXHAUSTED */
+
+struct pool_config {
+	const char *store_path;	      /* snapshot store */
+	const char *runtime_dir;      /* private directory for sockets; made by the daemon */
+	const char *vmm_path;	      /* the warmbox-vmm program */
+	unsigned default_target;      /* parked sandboxes for a template named for the first time */
+	unsigned restore_concurrency; /* restores under way at once, over all templates; 0: number
+					 of cores */
+	uint64_t identity_timeout_ms; /* a sandbox that has not acknowledged by then is destroyed */
+	uint64_t acquire_timeout_ms;  /* default for acquires that do not say */
+};
+
+/* How an operation ended; the names are the error codes of docs/protocol.md. */
+enum pool_status {
+	POOL_OK = 0,
+	POOL_NOT_FOUND,
+	POOL_DEADLINE_EXCEEDED,
+	POOL_EXHAUSTED,
+	POOL_UNAVAILABLE, /* shutting down, or the template cannot be loaded or restored; the text
+			     says which */
+	POOL_FAILED,
+};
+
+enum pool_cause {
+	POOL_CAUSE_NONE = 0, /* the lease is active */
+	POOL_CAUSE_RELEASED,
+	POOL_CAUSE_EXPIRED,	 /* its TTL passed */
+	POOL_CAUSE_CLIENT_GONE,	 /* bound to a connection that closed, or its answer was never read
+				  */
+	POOL_CAUSE_VMM_DIED,	 /* the VMM process ended without being asked to */
+	POOL_CAUSE_GUEST_EXITED, /* the guest powered off, reset or crashed */
+	POOL_CAUSE_SHUTDOWN,	 /* the daemon stopped */
+};
+const char *pool_cause_name(enum pool_cause cause); /* "released", …; NULL for NONE */
+
+struct pool_label {
+	const char *key;
+	const char *value;
+};
+
+/* Where the time went. Nanoseconds; 0 where it has not happened. */
+struct pool_timings {
+	uint64_t wait_ns;	 /* acquire received → a parked sandbox was at hand */
+	uint64_t claim_ns;	 /* at hand → answer handed to the transport */
+	uint64_t first_entry_ns; /* acquire received → first KVM_RUN after the claim */
+	/* Of the restore, before parking: */
+	uint64_t spawn_ns;    /* spawn → the VMM is there */
+	uint64_t create_ns;   /* VM, memory slot, vCPUs, devices */
+	uint64_t load_ns;     /* state */
+	uint64_t identity_ns; /* resume → reseed acknowledged: guest work */
+	uint64_t park_ns;     /* acknowledged → paused */
+};
+
+/* A lease as the outside sees it. Strings are borrowed and valid until the loop runs on. */
+struct pool_lease {
+	const char *id;
+	const char *template_name;
+	const char *snapshot_id;
+	const char *socket_path;
+	int pid; /* of the VMM */
+	bool active;
+	enum pool_cause cause;
+	uint64_t acquired_realtime_ns;
+	uint64_t ended_realtime_ns; /* 0: active */
+	uint64_t ttl_ms;	    /* 0: none */
+	const struct pool_label *labels;
+	size_t n_labels;
+	struct pool_timings timings;
+};
+
+struct pool;
+
+/* Starts with no template loaded. config is copied. */
+int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
+	     struct base_error *error);
+
+/* Ends every lease (shutdown) and every sandbox, fails every waiter; done is called when all
+ * processes are reaped and all files are gone. New acquires are refused from now on. */
+void pool_stop(struct pool *pool, void (*done)(void *userdata), void *userdata);
+
+/* After done, or when pool_new() was all that happened. */
+void pool_free(struct pool *pool);
+
+struct pool_acquire_params {
+	const char *template_name; /* borrowed during the call, like all of this */
+	uint64_t timeout_ms;	   /* 0: only what is parked now */
+	uint64_t ttl_ms;	   /* 0: none */
+	bool want_stream;	   /* the caller wants a stream that is connected to the agent */
+	const struct pool_label *labels;
+	size_t n_labels;
+};
+
+/* Embedded in the caller; private but for userdata. */
+struct pool_acquire {
+	void *userdata;
+	void (*fn)(struct pool_acquire *request, enum pool_status status,
+		   const struct pool_lease *lease, int stream, const char *text);
+	struct pool *pool;
+	struct pool_template *template;
+	struct pool_acquire *previous, *next;
+	uint64_t received_ns, deadline_ns, ttl_ms;
+	bool want_stream, pending;
+	struct pool_label *labels;
+	size_t n_labels;
+};
+
+/*
+ * Hands out a parked sandbox, at once when there is one: then fn is called before this returns.
+ * Otherwise the request waits, first come first served, until its deadline. A template that is not
+ * loaded yet is loaded first. fn gets POOL_OK with a lease and the stream (owned by the callee from
+ * then on; -1 unless wanted), or another status with a text.
+ */
+void pool_acquire(struct pool *pool, struct pool_acquire *request,
+		  const struct pool_acquire_params *params);
+
+/* The caller has gone: fn will not be called. Nothing happens when it was called already. */
+void pool_acquire_cancel(struct pool_acquire *request);
+
+/* Ends a lease. The sandbox is destroyed in the background; what this returns is final. Releasing
+ * an ended lease that is remembered is POOL_OK. */
+enum pool_status pool_release(struct pool *pool, const char *lease_id, enum pool_cause cause);
+
+/* false: unknown. */
+bool pool_get(struct pool *pool, const char *lease_id, struct pool_lease *ret_lease);
+
+enum pool_list {
+	POOL_LIST_ACTIVE = 1 << 0,
+	POOL_LIST_ENDED = 1 << 1,
+};
+/* Calls fn for each lease, oldest first. */
+void pool_list(struct pool *pool, unsigned which,
+	       void (*fn)(void *userdata, const struct pool_lease *lease), void *userdata);
+
+/* Sets the number of parked sandboxes to keep for a template; loads it when it is not loaded. fn is
+ * called once the template is loaded (at once when it is) or cannot be; it does not wait for the
+ * sandboxes. */
+struct pool_set {
+	void *userdata;
+	void (*fn)(struct pool_set *request, enum pool_status status, const char *text);
+	struct pool *pool;
+	struct pool_template *template;
+	struct pool_set *next;
+	unsigned target;
+	bool pending;
+};
+void pool_set_target(struct pool *pool, struct pool_set *request, const char *template_name,
+		     unsigned target);
+void pool_set_cancel(struct pool_set *request);
+
+struct pool_template_info {
+	const char *name;
+	const char *snapshot_id;
+	const char *state; /* "loading", "ready" or "failed" */
+	unsigned target;
+	unsigned parked, restoring, leased, waiting;
+	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
+	uint64_t image_bytes;	/* guest memory size */
+	uint64_t load_ns;	/* loading the snapshot took so long */
+	const char *last_error; /* NULL: none */
+};
+/* Calls fn for each template that was ever named. name NULL: all. */
+void pool_info(struct pool *pool, const char *name,
+	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata);
