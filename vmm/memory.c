@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Guest memory: one mapping, and the bounds check in front of it.
+ *
+ * The vCPU threads, the main thread and the guest itself all reach the mapping at once; nothing
+ * here takes a lock and no content is trusted.
+ */
+
+#include "vmm/memory.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool shared)
+{
+	struct stat info;
+	void *base;
+
+	if (fstat(fd, &info) < 0) {
+		return -errno;
+	}
+	if (!S_ISREG(info.st_mode) || info.st_size < 0 || (uint64_t)info.st_size != size_bytes ||
+	    size_bytes == 0) {
+		return -EINVAL;
+	}
+	/* A private mapping may have more pages to write than the host has memory: the pool decides
+	 * how many VMs there are, not the overcommit heuristic. */
+	base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+		    (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE, fd, 0);
+	if (base == MAP_FAILED) {
+		return -errno;
+	}
+	*memory = (struct vmm_memory){
+		.base = base,
+		.size_bytes = size_bytes,
+		.shared = shared,
+	};
+	return 0;
+}
+
+void vmm_memory_deinit(struct vmm_memory *memory)
+{
+	if (memory->base) {
+		munmap(memory->base, memory->size_bytes);
+		memory->base = NULL;
+		memory->size_bytes = 0;
+	}
+}
+
+void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length)
+{
+	if (gpa > memory->size_bytes || length > memory->size_bytes - gpa) {
+		return NULL;
+	}
+	return memory->base + gpa;
+}
+
+int vmm_memory_read(const struct vmm_memory *memory, gpa_t gpa, void *out, uint64_t length)
+{
+	const void *p = vmm_memory_at(memory, gpa, length);
+
+	if (!p) {
+		return -EFAULT;
+	}
+	memcpy(out, p, length);
+	return 0;
+}
+
+int vmm_memory_write(const struct vmm_memory *memory, gpa_t gpa, const void *data, uint64_t length)
+{
+	void *p = vmm_memory_at(memory, gpa, length);
+
+	if (!p) {
+		return -EFAULT;
+	}
+	memcpy(p, data, length);
+	return 0;
+}
