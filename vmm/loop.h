@@ -18,6 +18,7 @@ struct vmm_loop {
 	int epoll_fd;
 	pthread_mutex_t lock; /* the device lock */
 	bool stop;
+	uint64_t removals; /* tells a batch that one of its sources may be gone */
 };
 
 struct vmm_source {
