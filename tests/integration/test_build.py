@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building a template: how long it takes, and that what was built can be listed, inspected, verified and removed."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+from harness import BUILD, WARMBOX, build_command, environment, tap_main
+
+
+class Build(unittest.TestCase):
+    def test_build_list_inspect_verify_remove(self):
+        directory = tempfile.mkdtemp(prefix="wb-build-")
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        store = pathlib.Path(directory) / "store"
+
+        def warmbox(*args, check=True):
+            return subprocess.run([str(WARMBOX), *args, "--store", str(store)], check=check, capture_output=True,
+                                  env=environment(), text=True)
+
+        start = time.monotonic()
+        subprocess.run(build_command(store, "python"), check=True, env=environment(), stdout=sys.stderr)
+        elapsed = time.monotonic() - start
+        print(f"# python template built in {elapsed:.1f} s")
+        # The sanitizers' own cost is not the template's.
+        if not os.environ.get("WARMBOX_SANITIZED"):
+            self.assertLess(elapsed, 60)
+
+        listed = json.loads(warmbox("--json", "template", "list").stdout)
+        self.assertEqual([t["name"] for t in listed["templates"]], ["python"])
+        manifest = json.loads(warmbox("--json", "template", "inspect", "python").stdout)
+        self.assertEqual(manifest["memory_bytes"], 128 << 20)
+        self.assertTrue(manifest["resident"])
+        warmbox("template", "verify", "python")
+
+        # A second build of the name replaces it; nothing of the first is left.
+        subprocess.run(build_command(store, "tiny"), check=True, env=environment(), stdout=sys.stderr)
+        renamed = [c if c != "tiny" else "python" for c in build_command(store, "tiny")]
+        subprocess.run(renamed, check=True, env=environment(), stdout=sys.stderr)
+        self.assertNotEqual(json.loads(warmbox("--json", "template", "inspect", "python").stdout)["id"], manifest["id"])
+        self.assertEqual(len(list((store / "snapshots").iterdir())), 2)
+
+        warmbox("template", "remove", "tiny")
+        warmbox("template", "remove", "python")
+        self.assertEqual([p for p in store.rglob("*") if p.is_file()], [])
+        self.assertNotEqual(warmbox("template", "remove", "python", check=False).returncode, 0)
+
+
+if __name__ == "__main__":
+    tap_main()
