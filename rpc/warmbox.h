@@ -32,6 +32,7 @@
  */
 
 #include <msgpack.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -258,12 +259,15 @@ struct warmbox_stdio {
 	/* Called when a signal handler ran, for example to call warmbox_agent_kill(). A negative
 	 * return ends the run with it. May be NULL. */
 	int (*on_interrupt)(void *userdata, struct warmbox_agent *agent, uint32_t id);
+	/* The signal mask while waiting, as in ppoll(2); NULL: unchanged. With the signal blocked
+	 * outside, none is missed just before a wait. */
+	const sigset_t *wait_mask;
 };
 
 /*
  * Runs request id to its end. 0 with *ret_exit when the process ended; the -errno of the failure
- * when the request failed. Events of other requests are dropped. timeout_ms < 0: for ever; on
- * -ETIMEDOUT (WARMBOX_TIMEOUT) the process still runs, and dies with the stream.
+ * when the request failed. Events of other requests are dropped. timeout_ms < 0: for ever;
+ * -ETIMEDOUT (WARMBOX_TIMEOUT) closes the stream, which kills the process.
  */
 WARMBOX_PUBLIC int warmbox_agent_run(struct warmbox_agent *agent, uint32_t id, int timeout_ms,
 				     const struct warmbox_stdio *stdio,
