@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * One client of the server.
+ *
+ * Readable: one recv() into the decoder, and every complete request is dispatched. An answer is
+ * sent at once; what the socket does not take is queued, up to a limit past which the connection
+ * ends. A connection with too many open requests is paused: nothing is read until one is answered,
+ * and only its end is watched for.
+ *
+ * What may go wrong: end of stream, a reset, a failed write, bytes that are not the protocol. All
+ * of them mark the connection ended and close its handle. The handle's close callback cancels what
+ * is open, and releases the leases that end with the connection:
+ *  - those that are bound to it;
+ *  - those whose answer was not wholly handed to the kernel;
+ *  - after a reset, those whose answer may not have been read. A Unix socket that is closed with
+ *    unread data resets its peer; SIOCOUTQ at 0 when a later request arrives says that all before
+ *    it was read.
+ */
+
+#include "rpc/server.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BOUND_ROOM_MIN 16
+
+static void handle_event(uv_poll_t *poll, int status, int events);
+
+/* --- ending --- */
+
+static void free_output(struct rpc_output *output)
+{
+	base_fd_close(output->fd);
+	free(output);
+}
+
+static void release(struct rpc_connection *connection, const char *lease_id)
+{
+	/* A server that stops has a pool that has ended every lease. */
+	if (!connection->server->stopping) {
+		pool_release(connection->server->pool, lease_id, POOL_CAUSE_CLIENT_GONE);
+	}
+}
+
+static void release_leases(struct rpc_connection *connection)
+{
+	while (connection->unread) {
+		struct rpc_request *request = connection->unread;
+
+		if (connection->reset || request->end_bytes > connection->sent_bytes) {
+			release(connection, request->lease);
+		}
+		rpc_request_free(request);
+	}
+	for (size_t i = 0; i < connection->n_bound; i++) {
+		release(connection, connection->bound[i]);
+	}
+}
+
+static void cancel_open(struct rpc_connection *connection)
+{
+	while (connection->open) {
+		struct rpc_request *request = connection->open;
+
+		switch (request->wait) {
+		case RPC_WAIT_ACQUIRE:
+			pool_acquire_cancel(&request->acquire);
+			break;
+		case RPC_WAIT_SET:
+			pool_set_cancel(&request->set);
+			break;
+		case RPC_WAIT_WORK:
+			connection->open = request->next;
+			if (request->next) {
+				request->next->previous = NULL;
+			}
+			request->connection = NULL;
+			continue;
+		case RPC_WAIT_NOTHING:
+			break;
+		}
+		rpc_request_free(request);
+	}
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+	struct rpc_connection *connection = handle->data;
+	struct rpc_server *server = connection->server;
+
+	cancel_open(connection);
+	release_leases(connection);
+	while (connection->out_first) {
+		struct rpc_output *output = connection->out_first;
+
+		connection->out_first = output->next;
+		free_output(output);
+	}
+	if (connection->previous) {
+		connection->previous->next = connection->next;
+	} else {
+		server->connections = connection->next;
+	}
+	if (connection->next) {
+		connection->next->previous = connection->previous;
+	}
+	rpc_decoder_deinit(&connection->in);
+	free(connection->bound);
+	free(connection);
+	server->n_connections--;
+	rpc_server_check_stopped(server);
+}
+
+/* Looking at a pending error clears it. */
+static bool check_reset(struct rpc_connection *connection)
+{
+	int pending = 0;
+	socklen_t size = sizeof(pending);
+
+	if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &pending, &size) == 0 &&
+	    pending == ECONNRESET) {
+		connection->reset = true;
+	}
+	return connection->reset;
+}
+
+void rpc_connection_end(struct rpc_connection *connection)
+{
+	if (connection->ended) {
+		return;
+	}
+	connection->ended = true;
+	(void)check_reset(connection);
+	uv_close((uv_handle_t *)&connection->poll, handle_closed);
+	connection->fd = base_fd_close(connection->fd);
+}
+
+/* --- sending --- */
+
+static void watch(struct rpc_connection *connection)
+{
+	int events = connection->paused ? UV_DISCONNECT : UV_READABLE;
+	int r;
+
+	if (connection->ended) {
+		return;
+	}
+	if (connection->out_first) {
+		events |= UV_WRITABLE;
+	}
+	if (events != connection->events) {
+		r = uv_poll_start(&connection->poll, events, handle_event);
+		if (r < 0) {
+			rpc_connection_end(connection);
+			return;
+		}
+		connection->events = events;
+	}
+}
+
+/* Bytes that the socket took, 0 when it takes none now, or -errno. */
+static ssize_t send_some(struct rpc_connection *connection, const char *data, size_t size, int fd)
+{
+	ssize_t n;
+
+	do {
+		n = base_fd_send(connection->fd, data, size, &fd, fd >= 0 ? 1 : 0, MSG_DONTWAIT);
+	} while (n == -EINTR);
+	if (n > 0) {
+		connection->sent_bytes += (size_t)n;
+	}
+	return n == -EAGAIN ? 0 : n;
+}
+
+static void flush(struct rpc_connection *connection)
+{
+	while (connection->out_first) {
+		struct rpc_output *output = connection->out_first;
+		ssize_t n = send_some(connection, output->data + output->sent,
+				      output->size - output->sent, output->fd);
+
+		if (n < 0) {
+			connection->reset |= n == -ECONNRESET;
+			rpc_connection_end(connection);
+			return;
+		}
+		if (n == 0) {
+			return;
+		}
+		output->fd = base_fd_close(output->fd);
+		output->sent += (size_t)n;
+		if (output->sent == output->size) {
+			connection->out_first = output->next;
+			free_output(output);
+		}
+	}
+}
+
+/* Queues bytes; fd is consumed. */
+static int enqueue(struct rpc_connection *connection, const char *data, size_t size, int fd)
+{
+	struct rpc_output *output;
+
+	if (connection->queued_bytes - connection->sent_bytes > RPC_OUTPUT_MAX_BYTES) {
+		base_fd_close(fd);
+		return -ENOBUFS;
+	}
+	output = malloc(sizeof(*output) + size);
+	if (!output) {
+		base_fd_close(fd);
+		return -ENOMEM;
+	}
+	*output = (struct rpc_output){ .size = size, .fd = fd };
+	memcpy(output->data, data, size);
+	if (connection->out_first) {
+		connection->out_last->next = output;
+	} else {
+		connection->out_first = output;
+	}
+	connection->out_last = output;
+	return 0;
+}
+
+void rpc_connection_send(struct rpc_connection *connection, const char *data, size_t size, int fd)
+{
+	_cleanup_fd_ int owned = fd;
+	ssize_t n = 0;
+
+	if (connection->ended) {
+		return;
+	}
+	connection->queued_bytes += size;
+	if (!connection->out_first) {
+		n = send_some(connection, data, size, owned);
+	}
+	if (n > 0) {
+		owned = base_fd_close(owned);
+	}
+	if (n >= 0 && (size_t)n < size) {
+		n = enqueue(connection, data + n, size - (size_t)n, TAKE_FD(owned));
+	}
+	if (n < 0) {
+		connection->reset |= n == -ECONNRESET;
+		rpc_connection_end(connection);
+		return;
+	}
+	if (!connection->dispatching) {
+		watch(connection);
+	}
+}
+
+/* --- receiving --- */
+
+/* Says what is wrong in a response to id 0, which speaks of the connection, and ends it. */
+static void end_with_error(struct rpc_connection *connection, int r)
+{
+	struct rpc_encoder *encoder = &connection->server->encoder;
+	const char *text = r == -EMSGSIZE ? "a message is larger than the limit"
+			   : r == -ELOOP  ? "a message is nested deeper than the limit"
+			   : r == -ENOMEM ? "out of memory"
+					  : "this is not msgpack-RPC";
+	enum rpc_code code = r == -ENOMEM ? RPC_INTERNAL : RPC_INVALID_REQUEST;
+
+	connection->server->counters.errors[code]++;
+	rpc_encoder_reset(encoder);
+	rpc_encode_error(encoder, 0, code, text);
+	if (rpc_encoder_result(encoder) == 0) {
+		rpc_connection_send(connection, encoder->buffer.data, encoder->buffer.size, -1);
+	}
+	rpc_connection_end(connection);
+}
+
+/* What was answered before a later request is read, when nothing is on its way any more. A client
+ * that closes also leaves nothing on its way, but the reset is marked before that. */
+static void forget_read_leases(struct rpc_connection *connection)
+{
+	int on_its_way = 1;
+
+	if (!connection->unread || connection->out_first ||
+	    ioctl(connection->fd, SIOCOUTQ, &on_its_way) < 0 || on_its_way != 0 ||
+	    check_reset(connection)) {
+		return;
+	}
+	while (connection->unread) {
+		rpc_request_free(connection->unread);
+	}
+}
+
+/* Dispatches what is complete in the decoder. */
+static void dispatch(struct rpc_connection *connection, uint64_t received_ns)
+{
+	struct rpc_message message;
+	int r = 0;
+
+	assert(!connection->dispatching);
+	connection->dispatching = true;
+	while (!connection->ended && connection->n_open < RPC_OPEN_REQUESTS_MAX) {
+		r = rpc_decoder_next(&connection->in, &connection->server->zone, &message);
+		if (r <= 0) {
+			break;
+		}
+		if (message.type != RPC_REQUEST) {
+			/* This side asks nothing and knows no notification. */
+			r = -EBADMSG;
+			break;
+		}
+		rpc_request_dispatch(connection, &message, received_ns);
+	}
+	connection->dispatching = false;
+	if (connection->ended) {
+		return;
+	}
+	if (r < 0) {
+		end_with_error(connection, r);
+		return;
+	}
+	connection->paused = connection->n_open == RPC_OPEN_REQUESTS_MAX;
+	watch(connection);
+}
+
+void rpc_connection_resume(struct rpc_connection *connection)
+{
+	if (!connection->ended && connection->n_open < RPC_OPEN_REQUESTS_MAX) {
+		dispatch(connection, base_clock_monotonic_ns());
+	}
+}
+
+/* 1: bytes came and were handled. 0: none there. <0: the connection is to be ended. */
+static int receive(struct rpc_connection *connection)
+{
+	size_t size;
+	uint8_t *data = rpc_decoder_space(&connection->in, &size);
+	ssize_t n;
+
+	if (!data) {
+		return -ENOMEM;
+	}
+	n = recv(connection->fd, data, size, MSG_DONTWAIT);
+	if (n < 0) {
+		int r = -errno;
+
+		connection->reset |= r == -ECONNRESET;
+		return r == -EAGAIN || r == -EINTR ? 0 : r;
+	}
+	if (n == 0) {
+		return -ENOTCONN;
+	}
+	forget_read_leases(connection);
+	rpc_decoder_commit(&connection->in, (size_t)n);
+	dispatch(connection, base_clock_monotonic_ns());
+	return 1;
+}
+
+/* The client has gone, and libuv polls no more. What it sent before still counts. */
+static void drain(struct rpc_connection *connection)
+{
+	while (!connection->ended && !connection->paused && receive(connection) > 0) {
+	}
+	rpc_connection_end(connection);
+}
+
+static void handle_event(uv_poll_t *poll, int status, int events)
+{
+	struct rpc_connection *connection = poll->data;
+
+	if (status < 0) {
+		drain(connection);
+		return;
+	}
+	if (events & UV_WRITABLE) {
+		flush(connection);
+	}
+	if (!connection->ended && events & UV_DISCONNECT) {
+		rpc_connection_end(connection);
+	}
+	if (!connection->ended && events & UV_READABLE && receive(connection) < 0) {
+		rpc_connection_end(connection);
+	}
+	watch(connection);
+}
+
+/* --- beginning --- */
+
+int rpc_connection_new(struct rpc_server *server, int fd)
+{
+	struct rpc_connection *connection = calloc(1, sizeof(*connection));
+	int r;
+
+	if (!connection) {
+		base_fd_close(fd);
+		return -ENOMEM;
+	}
+	connection->server = server;
+	connection->fd = fd;
+	connection->poll.data = connection;
+	r = uv_poll_init(server->loop, &connection->poll, fd);
+	if (r < 0) {
+		base_fd_close(fd);
+		free(connection);
+		return r;
+	}
+	connection->next = server->connections;
+	if (server->connections) {
+		server->connections->previous = connection;
+	}
+	server->connections = connection;
+	server->n_connections++;
+	watch(connection);
+	return 0;
+}
+
+/* Forgets bound leases that have ended by themselves. */
+static void prune_bound(struct rpc_connection *connection)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < connection->n_bound; i++) {
+		struct pool_lease lease;
+
+		if (pool_get(connection->server->pool, connection->bound[i], &lease) &&
+		    lease.active) {
+			memmove(connection->bound[kept++], connection->bound[i],
+				sizeof(rpc_lease_id));
+		}
+	}
+	connection->n_bound = kept;
+}
+
+int rpc_connection_bind(struct rpc_connection *connection, const char *lease_id)
+{
+	if (connection->n_bound == connection->bound_room) {
+		size_t room = MAX(2 * connection->bound_room, (size_t)BOUND_ROOM_MIN);
+		rpc_lease_id *bound;
+
+		prune_bound(connection);
+		/* Unless half of it became free, the next pruning would come too soon. */
+		if (connection->n_bound >= connection->bound_room / 2) {
+			bound = reallocarray(connection->bound, room, sizeof(*bound));
+			if (!bound) {
+				return -ENOMEM;
+			}
+			connection->bound = bound;
+			connection->bound_room = room;
+		}
+	}
+	strcpy(connection->bound[connection->n_bound++], lease_id);
+	return 0;
+}

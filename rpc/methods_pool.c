@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* pool.get, pool.set, stats, health: what the pool and the server count. Only pool.set may wait,
+ * for a template to be loaded. */
+
+#include "rpc/server.h"
+
+#include "base/clock.h"
+
+#include <string.h>
+
+struct pools {
+	struct rpc_encoder *encoder; /* NULL: only count */
+	size_t n;
+};
+
+static void encode_pool(void *userdata, const struct pool_template_info *info)
+{
+	struct pools *pools = userdata;
+	struct rpc_encoder *encoder = pools->encoder;
+
+	pools->n++;
+	if (!encoder) {
+		return;
+	}
+	rpc_encode_map(encoder, 16);
+	rpc_encode_key_str(encoder, "template", info->name);
+	rpc_encode_key_str(encoder, "snapshot", info->snapshot_id);
+	rpc_encode_key_str(encoder, "state", info->state);
+	rpc_encode_key_uint(encoder, "target", info->target);
+	rpc_encode_key_uint(encoder, "parked", info->parked);
+	rpc_encode_key_uint(encoder, "restoring", info->restoring);
+	rpc_encode_key_uint(encoder, "leased", info->leased);
+	rpc_encode_key_uint(encoder, "waiting", info->waiting);
+	rpc_encode_key_uint(encoder, "claimed_total", info->claimed_total);
+	rpc_encode_key_uint(encoder, "missed_total", info->missed_total);
+	rpc_encode_key_uint(encoder, "restored_total", info->restored_total);
+	rpc_encode_key_uint(encoder, "failed_total", info->failed_total);
+	rpc_encode_key_uint(encoder, "died_total", info->died_total);
+	rpc_encode_key_uint(encoder, "image_bytes", info->image_bytes);
+	rpc_encode_key_uint(encoder, "load_ns", info->load_ns);
+	rpc_encode_key_str(encoder, "last_error", info->last_error);
+}
+
+size_t rpc_encode_pools(struct rpc_server *server, struct rpc_encoder *encoder, const char *name)
+{
+	struct pools counted = { 0 };
+	struct pools encoded = { .encoder = encoder };
+
+	pool_info(server->pool, name, encode_pool, &counted);
+	rpc_encode_array(encoder, counted.n);
+	pool_info(server->pool, name, encode_pool, &encoded);
+	return encoded.n;
+}
+
+static void refuse_template(struct rpc_request *request, const char *name)
+{
+	struct base_error error;
+
+	base_error_set(&error, 0, "%s: no pool of this template", name);
+	rpc_request_refuse(request, RPC_NOT_FOUND, error.text);
+}
+
+void rpc_method_pool_get(struct rpc_request *request, struct rpc_params *params)
+{
+	struct rpc_server *server = request->connection->server;
+	const char *name = rpc_params_str(params, "template", SNAPSHOT_NAME_MAX);
+	struct rpc_encoder *encoder;
+
+	if (rpc_params_refused(request, params)) {
+		return;
+	}
+	encoder = rpc_request_encoder(request);
+	rpc_encode_map(encoder, 1);
+	rpc_encode_str(encoder, "pools");
+	if (rpc_encode_pools(server, encoder, name) == 0 && name) {
+		refuse_template(request, name);
+	} else {
+		rpc_request_answer(request, -1);
+	}
+}
+
+static void handle_set(struct pool_set *set, enum pool_status status, const char *text)
+{
+	struct rpc_request *request = set->userdata;
+	struct rpc_server *server = request->connection->server;
+	struct pools pools = { 0 };
+
+	request->wait = RPC_WAIT_NOTHING;
+	if (status != POOL_OK) {
+		rpc_request_refuse_status(request, status, text);
+		return;
+	}
+	pools.encoder = rpc_request_encoder(request);
+	pool_info(server->pool, request->name, encode_pool, &pools);
+	if (pools.n == 0) {
+		refuse_template(request, request->name);
+	} else {
+		rpc_request_answer(request, -1);
+	}
+}
+
+void rpc_method_pool_set(struct rpc_request *request, struct rpc_params *params)
+{
+	struct rpc_server *server = request->connection->server;
+	const char *name = rpc_params_template(params, "template");
+	uint64_t target = 0;
+
+	rpc_params_require(params, "target");
+	rpc_params_uint(params, "target", POOL_TARGET_MAX, &target);
+	if (rpc_params_refused(request, params)) {
+		return;
+	}
+	strcpy(request->name, name);
+	request->set.userdata = request;
+	request->set.fn = handle_set;
+	request->wait = RPC_WAIT_SET;
+	pool_set_target(server->pool, &request->set, name, (unsigned)target);
+}
+
+/* --- stats --- */
+
+static void encode_histogram(struct rpc_encoder *encoder, const char *key,
+			     const struct rpc_histogram *histogram)
+{
+	rpc_encode_str(encoder, key);
+	rpc_encode_map(encoder, 5);
+	rpc_encode_key_uint(encoder, "count", histogram->count);
+	rpc_encode_key_uint(encoder, "p50_ns", rpc_histogram_percentile(histogram, 500));
+	rpc_encode_key_uint(encoder, "p90_ns", rpc_histogram_percentile(histogram, 900));
+	rpc_encode_key_uint(encoder, "p99_ns", rpc_histogram_percentile(histogram, 990));
+	rpc_encode_key_uint(encoder, "max_ns", histogram->max_ns);
+}
+
+static uint64_t uptime_ms(const struct rpc_server *server)
+{
+	return (base_clock_monotonic_ns() - server->started_ns) / NSEC_PER_MSEC;
+}
+
+void rpc_method_stats(struct rpc_request *request, struct rpc_params *params)
+{
+	struct rpc_server *server = request->connection->server;
+	const struct rpc_counters *counters = &server->counters;
+	struct rpc_encoder *encoder;
+
+	if (rpc_params_refused(request, params)) {
+		return;
+	}
+	encoder = rpc_request_encoder(request);
+	rpc_encode_map(encoder, 6);
+	rpc_encode_key_uint(encoder, "uptime_ms", uptime_ms(server));
+	rpc_encode_str(encoder, "requests");
+	rpc_encode_map(encoder, RPC_METHODS);
+	for (unsigned i = 0; i < RPC_METHODS; i++) {
+		rpc_encode_key_uint(encoder, rpc_method_name(i), counters->requests[i]);
+	}
+	rpc_encode_str(encoder, "errors");
+	rpc_encode_map(encoder, RPC_CODES - 1);
+	for (unsigned i = RPC_OK + 1; i < RPC_CODES; i++) {
+		rpc_encode_key_uint(encoder, rpc_code_name(i), counters->errors[i]);
+	}
+	rpc_encode_str(encoder, "connections");
+	rpc_encode_map(encoder, 3);
+	rpc_encode_key_uint(encoder, "open", server->n_connections);
+	rpc_encode_key_uint(encoder, "total", counters->connections_total);
+	rpc_encode_key_uint(encoder, "refused", counters->connections_refused);
+	rpc_encode_str(encoder, "acquire");
+	rpc_encode_map(encoder, 2);
+	encode_histogram(encoder, "parked", &counters->acquire_parked);
+	encode_histogram(encoder, "waited", &counters->acquire_waited);
+	rpc_encode_str(encoder, "pools");
+	rpc_encode_pools(server, encoder, NULL);
+	rpc_request_answer(request, -1);
+}
+
+/* --- health --- */
+
+static bool is_failed(const struct pool_template_info *info)
+{
+	return info->state && strcmp(info->state, "failed") == 0;
+}
+
+static void count_failed(void *userdata, const struct pool_template_info *info)
+{
+	*(size_t *)userdata += is_failed(info);
+}
+
+static void encode_failed(void *userdata, const struct pool_template_info *info)
+{
+	struct base_error reason;
+
+	if (is_failed(info)) {
+		base_error_set(&reason, 0, "template %s: %s", info->name,
+			       info->last_error ?: "cannot be loaded");
+		rpc_encode_str(userdata, reason.text);
+	}
+}
+
+void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
+{
+	struct rpc_server *server = request->connection->server;
+	struct rpc_encoder *encoder;
+	size_t n = 0;
+
+	if (rpc_params_refused(request, params)) {
+		return;
+	}
+	pool_info(server->pool, NULL, count_failed, &n);
+	encoder = rpc_request_encoder(request);
+	rpc_encode_map(encoder, 4);
+	rpc_encode_key_str(encoder, "status", n == 0 ? "ok" : "degraded");
+	rpc_encode_key_str(encoder, "version", WARMBOX_VERSION);
+	rpc_encode_key_uint(encoder, "uptime_ms", uptime_ms(server));
+	rpc_encode_str(encoder, "reasons");
+	rpc_encode_array(encoder, n);
+	pool_info(server->pool, NULL, encode_failed, encoder);
+	rpc_request_answer(request, -1);
+}
