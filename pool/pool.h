@@ -20,7 +20,8 @@
 #define POOL_LABELS_MAX	      32
 #define POOL_LABEL_BYTES_MAX  256
 #define POOL_TARGET_MAX	      10000
-#define POOL_ENDED_LEASES_MAX 4096 /* ended leases remembered, oldest forgotten first */
+#define POOL_ENDED_LEASES_MAX 4096	 /* ended leases remembered, oldest forgotten first */
+#define POOL_TIMEOUT_DEFAULT  UINT64_MAX /* pool_config.acquire_timeout_ms */
 #define POOL_WAITERS_MAX      1024 /* acquires that wait, per template; one more is POOL_EXHAUSTED */
 
 struct pool_config {
@@ -107,7 +108,7 @@ void pool_free(struct pool *pool);
 
 struct pool_acquire_params {
 	const char *template_name; /* borrowed during the call, like all of this */
-	uint64_t timeout_ms;	   /* 0: only what is parked now */
+	uint64_t timeout_ms;	   /* 0: only what is parked now; POOL_TIMEOUT_DEFAULT */
 	uint64_t ttl_ms;	   /* 0: none */
 	bool want_stream;	   /* the caller wants a stream that is connected to the agent */
 	const struct pool_label *labels;
@@ -126,6 +127,8 @@ struct pool_acquire {
 	bool want_stream, pending;
 	struct pool_label *labels;
 	size_t n_labels;
+	enum pool_status status; /* of one that was refused */
+	const char *text;
 };
 
 /*
@@ -166,6 +169,8 @@ struct pool_set {
 	struct pool_set *next;
 	unsigned target;
 	bool pending;
+	enum pool_status status; /* of one that was refused */
+	const char *text;
 };
 void pool_set_target(struct pool *pool, struct pool_set *request, const char *template_name,
 		     unsigned target);
@@ -180,8 +185,9 @@ struct pool_template_info {
 	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
 	uint64_t image_bytes;	/* guest memory size */
 	uint64_t load_ns;	/* loading the snapshot took so long */
-	const char *last_error; /* NULL: none */
+	const char *last_error; /* the latest failure, though it may be overcome; NULL: none */
 };
-/* Calls fn for each template that was ever named. name NULL: all. */
+/* Calls fn for each template in use: named once, and there. name NULL: all. state is "failed" also
+ * when restores fail again and again and nothing is parked. */
 void pool_info(struct pool *pool, const char *name,
 	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata);

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The pool itself, and what its parts call of each other. All on the loop's thread.
+ */
+
+#include "pool/lease.h"
+#include "pool/sandbox.h"
+#include "pool/template.h"
+
+struct pool {
+	uv_loop_t *loop;
+	struct snapshot_store *store;
+	char *runtime_dir, *vmm_path;
+	unsigned default_target, restore_concurrency;
+	uint64_t identity_timeout_ms, acquire_timeout_ms;
+	int devnull;
+	uint64_t generation; /* of the sandbox restored last */
+
+	struct pool_link templates;
+	unsigned n_templates;
+	struct pool_link doomed; /* sandboxes to be killed */
+	unsigned n_sandboxes;	 /* whose memory is still held */
+	unsigned n_restoring;	 /* over all templates */
+	unsigned n_loading;
+
+	struct pool_lease_table leases;
+
+	/* Requests that were refused and have not been told. */
+	struct pool_acquire *refused_first, *refused_last;
+	struct pool_set *refused_sets;
+
+	/* The handles exist once something was asked of the pool, so that one that was never used
+	 * can be freed without running the loop. */
+	bool has_handles, background_runs, stopping, stopped;
+	uv_idle_t background;
+	uv_timer_t timer;
+	uint64_t timer_ns; /* when it fires; 0: not armed */
+	unsigned n_handles;
+	void (*on_stopped)(void *userdata);
+	void *on_stopped_userdata;
+};
+
+/* --- pool.c --- */
+
+/* Ends an active lease and dooms its sandbox. */
+void pool_lease_end(struct pool *pool, struct pool_lease_entry *entry, enum pool_cause cause);
+
+/* There is something to do off the path of requests: kill, tell, restore. */
+void pool_kick(struct pool *pool);
+
+/* Makes sure that the timer fires by then. */
+void pool_timer_need(struct pool *pool, uint64_t at_ns);
+
+/* Answers every pool_set that waits for the template's load. */
+void pool_set_tell(struct pool_template *template, enum pool_status status, const char *text);
+
+/* --- queue.c: acquires --- */
+
+void pool_queue_refuse(struct pool *pool, struct pool_acquire *request, enum pool_status status,
+		       const char *text);
+/* Background step: tells the refused. Returns true when there were any. */
+bool pool_queue_tell_refused(struct pool *pool);
+/* Gives parked sandboxes to waiters while there are both. */
+void pool_queue_serve(struct pool_template *template);
+/* Ends every waiting acquire. text is borrowed during the call. */
+void pool_queue_fail(struct pool_template *template, enum pool_status status, const char *text);
+/* Ends those whose deadline has passed and arms the timer for the next. */
+void pool_queue_expire(struct pool_template *template, uint64_t now_ns);
+
+/* --- refill.c: how many sandboxes there are --- */
+
+/* Starts restores as far as demand, concurrency and back-off allow. */
+void pool_refill_run(struct pool *pool);
+/* A sandbox has been made unique and paused. */
+void pool_refill_parked(struct pool_sandbox *sandbox);
+/* A sandbox has ended by itself; text says why. */
+void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const char *text);
+/* Ends what is above the target. */
+void pool_refill_shrink(struct pool_template *template);
+/* A sandbox has been claimed, so restoring works. */
+void pool_refill_claimed(struct pool_template *template);
+/* Restores have failed time after time and nothing is left. */
+bool pool_refill_gives_up(const struct pool_template *template);
+/* The same, and the next attempt lies ahead: waiting is no use. */
+bool pool_refill_is_broken(const struct pool_template *template, uint64_t now_ns);

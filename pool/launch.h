@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Starting a VMM process and giving it what it may touch.
+ *
+ * This blocks (fork, exec, files), so it runs on a worker thread; it touches nothing but its
+ * argument.
+ */
+
+#include "base/error.h"
+#include "pool/identity.h"
+
+#include <sys/types.h>
+#include <sys/un.h>
+
+#define POOL_SANDBOX_ID_LENGTH 32
+#define POOL_SOCKET_PATH_MAX   sizeof(((struct sockaddr_un *)0)->sun_path)
+
+/* A sandbox's requests to its VMM: one after the other, so the sequence number says which. */
+enum pool_step {
+	POOL_STEP_CREATE = 1,
+	POOL_STEP_LOAD,
+	POOL_STEP_ATTACH,
+	POOL_STEP_RESUME,
+	POOL_STEP_PAUSE,
+	POOL_STEP_CLAIM, /* the second RESUME */
+};
+
+struct pool_image;
+
+struct pool_launch {
+	/* In, borrowed until the launch has ended. */
+	const char *runtime_dir;
+	const char *vmm_path;
+	const struct pool_image *image;
+	int devnull;
+
+	/* Out. Descriptors are owned, -1 where there is none; the id and the path are of the
+	 * sandbox and name nothing else, ever. */
+	char id[POOL_SANDBOX_ID_LENGTH + 1];
+	char socket_path[POOL_SOCKET_PATH_MAX]; /* the vsock listener; empty: not made */
+	struct pool_identity identity;
+	pid_t pid;
+	int pidfd;
+	int control;	 /* non-blocking */
+	int stream;	 /* our end of what will be the agent's first connection */
+	int stream_peer; /* the VMM's end */
+	uint64_t started_ns;
+	int result;
+	struct base_error error;
+};
+
+/* Before anything else. */
+void pool_launch_init(struct pool_launch *launch);
+
+/*
+ * Starts the VMM and sends it CREATE and LOAD. 0 or -errno (also in launch->result, with the reason
+ * in launch->error); on failure a process may still be there and has to be ended as on success.
+ */
+int pool_launch_run(struct pool_launch *launch);
+
+/* Kills the process. It has to be reaped with pool_launch_reap(). */
+void pool_launch_kill(struct pool_launch *launch);
+
+/* 1: the process has ended and is no more (*ret_status as of waitid, killed_by > 0: by that
+ * signal). 0: it still runs. */
+int pool_launch_reap(struct pool_launch *launch, int *ret_code, int *ret_killed_by);
+
+/* Waits for a killed process. */
+void pool_launch_wait(struct pool_launch *launch);
+
+/* Removes the socket. */
+void pool_launch_unlink(struct pool_launch *launch);
+
+/* Closes what is open. */
+void pool_launch_deinit(struct pool_launch *launch);
+
+/* True when runtime_dir leaves room for the paths of sockets. */
+int pool_launch_check_dir(const char *runtime_dir, struct base_error *error);
+
+/* Removes sockets of sandboxes that nobody listens on: left by a manager that was killed. */
+void pool_launch_sweep(const char *runtime_dir);
+
+/* Connects to what listens on `<socket path>_<port>`. A descriptor, or -ECONNREFUSED when nothing
+ * does or it is busy, or another -errno. Does not block. */
+int pool_launch_connect(const struct pool_launch *launch, uint32_t port);

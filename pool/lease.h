@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Leases: those that are active and the latest that have ended.
+ */
+
+#include "pool/launch.h"
+#include "pool/link.h"
+#include "pool/pool.h"
+
+#define POOL_LEASE_BUCKETS 4096
+
+_Static_assert(POOL_LEASE_ID_LENGTH == POOL_SANDBOX_ID_LENGTH,
+	       "a lease has the id of its sandbox: it is the only one of it");
+
+struct pool_sandbox;
+struct pool_template;
+
+/* One lease. Made along with its sandbox, so that a claim allocates nothing. */
+struct pool_lease_entry {
+	struct pool_link link; /* in active or ended */
+	struct pool_lease_entry *bucket_next;
+	struct pool_sandbox *sandbox;	/* NULL: ended */
+	struct pool_template *template; /* outlives it: was loaded once */
+	char id[POOL_LEASE_ID_LENGTH + 1];
+	char socket_path[POOL_SOCKET_PATH_MAX];
+	int pid;
+	enum pool_cause cause;
+	uint64_t acquired_realtime_ns, ended_realtime_ns, ttl_ms;
+	struct pool_label *labels; /* one block with their strings, owned */
+	size_t n_labels;
+	struct pool_timings timings;
+};
+
+struct pool_lease_table {
+	struct pool_link active, ended; /* oldest first */
+	size_t n_ended;
+	struct pool_lease_entry *buckets[POOL_LEASE_BUCKETS];
+};
+
+void pool_lease_table_init(struct pool_lease_table *table);
+/* Frees the ended ones; there must be no active one. */
+void pool_lease_table_deinit(struct pool_lease_table *table);
+
+/* Adds an active lease. */
+void pool_lease_table_add(struct pool_lease_table *table, struct pool_lease_entry *entry);
+struct pool_lease_entry *pool_lease_table_find(struct pool_lease_table *table, const char *id);
+
+/* Makes an active lease an ended one, and forgets the oldest of those when there are too many. */
+void pool_lease_table_end(struct pool_lease_table *table, struct pool_lease_entry *entry,
+			  enum pool_cause cause);
+
+void pool_lease_entry_free(struct pool_lease_entry *entry);
+
+/* As the outside sees it. */
+void pool_lease_entry_show(const struct pool_lease_entry *entry, struct pool_lease *ret_lease);
+
+/* Copies labels to one new block. 0, -E2BIG past a limit, -ENOMEM. */
+int pool_labels_copy(const struct pool_label *labels, size_t n, struct pool_label **ret_labels);

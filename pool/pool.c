@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The pool's facade: making and stopping it, leases by id, targets, and the background.
+ *
+ * Work that no request waits for (kills, failures to tell, restores to start) is done by an idle
+ * handle that runs while there is any: a little each turn of the loop, so that requests come first.
+ * One timer serves all deadlines of waiters and all ends of back-offs.
+ *
+ * Shut-down: pool_stop() ends leases, waiters and sandboxes; when the last process is reaped and no
+ * load runs, the two handles are closed and `done` is called.
+ *
+ * Runs on the loop's thread.
+ */
+
+#include "pool/pool.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "pool/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Sandboxes killed in one turn of the loop: some 50 µs each. */
+#define POOL_KILLS_PER_TURN 4
+
+/* --- background --- */
+
+static bool tell_refused_sets(struct pool *pool)
+{
+	struct pool_set *set = pool->refused_sets;
+
+	if (!set) {
+		return false;
+	}
+	pool->refused_sets = set->next;
+	set->pending = false;
+	set->fn(set, set->status, set->text);
+	return true;
+}
+
+static void on_pool_handle_closed(uv_handle_t *handle)
+{
+	struct pool *pool = handle->data;
+
+	if (--pool->n_handles == 0) {
+		/* What was refused when the background had ended already. */
+		while (pool_queue_tell_refused(pool) || tell_refused_sets(pool)) {
+		}
+		pool->stopped = true;
+		pool->on_stopped(pool->on_stopped_userdata);
+	}
+}
+
+static bool kill_some(struct pool *pool)
+{
+	for (unsigned n = 0; n < POOL_KILLS_PER_TURN; n++) {
+		if (pool_link_is_empty(&pool->doomed)) {
+			break;
+		}
+		pool_sandbox_kill(CONTAINER_OF(pool->doomed.next, struct pool_sandbox, link));
+	}
+	return !pool_link_is_empty(&pool->doomed);
+}
+
+static bool tell_failed_loads(struct pool *pool)
+{
+	bool told = false;
+
+	for (struct pool_link *l = pool->templates.next, *next; l != &pool->templates; l = next) {
+		next = l->next;
+		told |= pool_template_tell_failure(CONTAINER_OF(l, struct pool_template, link));
+	}
+	return told;
+}
+
+static void finish_stop(struct pool *pool)
+{
+	uv_close((uv_handle_t *)&pool->background, on_pool_handle_closed);
+	uv_close((uv_handle_t *)&pool->timer, on_pool_handle_closed);
+}
+
+static void on_background(uv_idle_t *idle)
+{
+	struct pool *pool = idle->data;
+	bool more = false;
+
+	more |= pool_queue_tell_refused(pool);
+	more |= tell_refused_sets(pool);
+	more |= tell_failed_loads(pool);
+	more |= kill_some(pool);
+	if (!pool->stopping) {
+		pool_refill_run(pool);
+	}
+	if (more) {
+		return;
+	}
+	if (pool->stopping && pool->n_sandboxes == 0 && pool->n_loading == 0) {
+		finish_stop(pool);
+		return;
+	}
+	uv_idle_stop(idle);
+	pool->background_runs = false;
+}
+
+static void make_handles(struct pool *pool)
+{
+	if (pool->has_handles) {
+		return;
+	}
+	uv_idle_init(pool->loop, &pool->background);
+	uv_timer_init(pool->loop, &pool->timer);
+	pool->background.data = pool->timer.data = pool;
+	pool->n_handles = 2;
+	pool->has_handles = true;
+}
+
+void pool_kick(struct pool *pool)
+{
+	make_handles(pool);
+	if (!pool->background_runs) {
+		pool->background_runs = true;
+		uv_idle_start(&pool->background, on_background);
+	}
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct pool *pool = timer->data;
+	uint64_t now_ns = base_clock_monotonic_ns();
+
+	pool->timer_ns = 0;
+	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+		pool_queue_expire(CONTAINER_OF(l, struct pool_template, link), now_ns);
+	}
+	pool_kick(pool);
+}
+
+void pool_timer_need(struct pool *pool, uint64_t at_ns)
+{
+	uint64_t now_ns, delay_ms = 0;
+
+	if (at_ns == UINT64_MAX || pool->stopping ||
+	    (pool->timer_ns != 0 && pool->timer_ns <= at_ns)) {
+		return;
+	}
+	make_handles(pool);
+	uv_update_time(pool->loop);
+	now_ns = base_clock_monotonic_ns();
+	if (at_ns > now_ns) {
+		delay_ms = (at_ns - now_ns + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC;
+	}
+	uv_timer_start(&pool->timer, on_timer, delay_ms, 0);
+	pool->timer_ns = at_ns;
+}
+
+/* --- making and stopping --- */
+
+int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
+	     struct base_error *error)
+{
+	struct pool *pool = calloc(1, sizeof(*pool));
+	int r;
+
+	if (!pool) {
+		return base_error_set(error, -ENOMEM, "out of memory");
+	}
+	pool->loop = loop;
+	pool->devnull = -1;
+	pool->default_target = MIN(config->default_target, (unsigned)POOL_TARGET_MAX);
+	pool->restore_concurrency = config->restore_concurrency > 0 ? config->restore_concurrency
+								    : uv_available_parallelism();
+	pool->identity_timeout_ms = config->identity_timeout_ms;
+	pool->acquire_timeout_ms = config->acquire_timeout_ms;
+	pool_link_init(&pool->templates);
+	pool_link_init(&pool->doomed);
+	pool_lease_table_init(&pool->leases);
+	pool->runtime_dir = strdup(config->runtime_dir);
+	pool->vmm_path = strdup(config->vmm_path);
+	if (!pool->runtime_dir || !pool->vmm_path) {
+		r = base_error_set(error, -ENOMEM, "out of memory");
+		goto fail;
+	}
+	r = pool_launch_check_dir(pool->runtime_dir, error);
+	if (r < 0) {
+		goto fail;
+	}
+	if (access(pool->vmm_path, X_OK) < 0) {
+		r = base_error_set_errno(error, -errno, "VMM program %s", pool->vmm_path);
+		goto fail;
+	}
+	pool->devnull = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (pool->devnull < 0) {
+		r = base_error_set_errno(error, -errno, "opening /dev/null");
+		goto fail;
+	}
+	r = snapshot_store_open(config->store_path, true, &pool->store, error);
+	if (r < 0) {
+		goto fail;
+	}
+	pool_launch_sweep(pool->runtime_dir);
+	*ret_pool = pool;
+	return 0;
+
+fail:
+	pool_free(pool);
+	return r;
+}
+
+void pool_lease_end(struct pool *pool, struct pool_lease_entry *entry, enum pool_cause cause)
+{
+	struct pool_sandbox *sandbox = entry->sandbox;
+
+	sandbox->lease = NULL;
+	pool_lease_table_end(&pool->leases, entry, cause);
+	pool_sandbox_doom(sandbox);
+}
+
+static void stop_template(struct pool_template *template)
+{
+	template->target = 0;
+	pool_template_cancel(template);
+	while (!pool_link_is_empty(&template->restoring)) {
+		pool_sandbox_doom(
+			CONTAINER_OF(template->restoring.next, struct pool_sandbox, link));
+	}
+	pool_refill_shrink(template);
+	pool_set_tell(template, POOL_UNAVAILABLE, "shutting down");
+	pool_queue_fail(template, POOL_UNAVAILABLE, "shutting down");
+}
+
+void pool_stop(struct pool *pool, void (*done)(void *userdata), void *userdata)
+{
+	assert(!pool->stopping);
+	pool->stopping = true;
+	pool->on_stopped = done;
+	pool->on_stopped_userdata = userdata;
+	make_handles(pool);
+	uv_timer_stop(&pool->timer);
+	while (!pool_link_is_empty(&pool->leases.active)) {
+		pool_lease_end(
+			pool, CONTAINER_OF(pool->leases.active.next, struct pool_lease_entry, link),
+			POOL_CAUSE_SHUTDOWN);
+	}
+	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+		stop_template(CONTAINER_OF(l, struct pool_template, link));
+	}
+	pool_kick(pool);
+}
+
+void pool_free(struct pool *pool)
+{
+	if (!pool) {
+		return;
+	}
+	assert(!pool->has_handles || pool->stopped);
+	while (!pool_link_is_empty(&pool->templates)) {
+		pool_template_free(CONTAINER_OF(pool->templates.next, struct pool_template, link));
+	}
+	pool_lease_table_deinit(&pool->leases);
+	if (pool->store) {
+		snapshot_store_free(pool->store);
+	}
+	base_fd_close(pool->devnull);
+	free(pool->runtime_dir);
+	free(pool->vmm_path);
+	free(pool);
+}
+
+/* --- leases --- */
+
+enum pool_status pool_release(struct pool *pool, const char *lease_id, enum pool_cause cause)
+{
+	struct pool_lease_entry *entry = pool_lease_table_find(&pool->leases, lease_id);
+
+	if (!entry) {
+		return POOL_NOT_FOUND;
+	}
+	if (entry->cause == POOL_CAUSE_NONE) {
+		pool_lease_end(pool, entry, cause);
+	}
+	return POOL_OK;
+}
+
+bool pool_get(struct pool *pool, const char *lease_id, struct pool_lease *ret_lease)
+{
+	struct pool_lease_entry *entry = pool_lease_table_find(&pool->leases, lease_id);
+
+	if (entry) {
+		pool_lease_entry_show(entry, ret_lease);
+	}
+	return entry != NULL;
+}
+
+static void list_ring(const struct pool_link *head,
+		      void (*fn)(void *userdata, const struct pool_lease *lease), void *userdata)
+{
+	for (struct pool_link *l = head->next, *next; l != head; l = next) {
+		struct pool_lease lease;
+
+		next = l->next;
+		pool_lease_entry_show(CONTAINER_OF(l, struct pool_lease_entry, link), &lease);
+		fn(userdata, &lease);
+	}
+}
+
+void pool_list(struct pool *pool, unsigned which,
+	       void (*fn)(void *userdata, const struct pool_lease *lease), void *userdata)
+{
+	if (which & POOL_LIST_ENDED) {
+		list_ring(&pool->leases.ended, fn, userdata);
+	}
+	if (which & POOL_LIST_ACTIVE) {
+		list_ring(&pool->leases.active, fn, userdata);
+	}
+}
+
+/* --- targets --- */
+
+static void refuse_set(struct pool *pool, struct pool_set *request, enum pool_status status,
+		       const char *text)
+{
+	request->status = status;
+	request->text = text;
+	request->next = pool->refused_sets;
+	pool->refused_sets = request;
+	pool_kick(pool);
+}
+
+void pool_set_tell(struct pool_template *template, enum pool_status status, const char *text)
+{
+	unsigned n = 0;
+
+	for (struct pool_set *set = template->sets; set; set = set->next) {
+		n++;
+	}
+	for (; n > 0 && template->sets; n--) {
+		struct pool_set *set = template->sets;
+
+		template->sets = set->next;
+		set->pending = false;
+		set->fn(set, status, text);
+	}
+}
+
+void pool_set_target(struct pool *pool, struct pool_set *request, const char *template_name,
+		     unsigned target)
+{
+	struct pool_template *template;
+	enum pool_status status;
+	const char *text;
+
+	request->pool = pool;
+	request->template = NULL;
+	request->target = target;
+	request->pending = true;
+	if (pool->stopping) {
+		refuse_set(pool, request, POOL_UNAVAILABLE, "shutting down");
+		return;
+	}
+	if (target > POOL_TARGET_MAX) {
+		refuse_set(pool, request, POOL_FAILED, "the target is above the limit");
+		return;
+	}
+	template = pool_template_get(pool, template_name, &status, &text);
+	if (!template) {
+		refuse_set(pool, request, status, text);
+		return;
+	}
+	template->target = target;
+	pool_refill_shrink(template);
+	pool_kick(pool);
+	if (template->state == POOL_TEMPLATE_READY) {
+		request->pending = false;
+		request->fn(request, POOL_OK, NULL);
+		return;
+	}
+	if (template->state == POOL_TEMPLATE_FAILED && template->told) {
+		pool_template_reload(template);
+	}
+	request->template = template;
+	request->next = template->sets;
+	template->sets = request;
+}
+
+void pool_set_cancel(struct pool_set *request)
+{
+	if (!request->pending) {
+		return;
+	}
+
+	struct pool_set **p =
+		request->template ? &request->template->sets : &request->pool->refused_sets;
+
+	while (*p != request) {
+		p = &(*p)->next;
+	}
+	*p = request->next;
+	request->pending = false;
+}
+
+/* --- what there is --- */
+
+static const char *state_name(const struct pool_template *template)
+{
+	switch (template->state) {
+	case POOL_TEMPLATE_LOADING:
+		return "loading";
+	case POOL_TEMPLATE_READY:
+		return pool_refill_gives_up(template) ? "failed" : "ready";
+	case POOL_TEMPLATE_FAILED:
+		return "failed";
+	}
+	return NULL;
+}
+
+void pool_info(struct pool *pool, const char *name,
+	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata)
+{
+	for (struct pool_link *l = pool->templates.next, *next; l != &pool->templates; l = next) {
+		struct pool_template *template = CONTAINER_OF(l, struct pool_template, link);
+		const struct snapshot_manifest *manifest = NULL;
+
+		next = l->next;
+		if (name && strcmp(name, template->name) != 0) {
+			continue;
+		}
+		if (template->state == POOL_TEMPLATE_READY) {
+			manifest = snapshot_manifest(template->image.snapshot);
+		}
+
+		struct pool_template_info info = {
+			.name = template->name,
+			.snapshot_id = manifest ? manifest->id : NULL,
+			.state = state_name(template),
+			.target = template->target,
+			.parked = template->n_parked,
+			.restoring = template->n_restoring,
+			.leased = template->n_leased,
+			.waiting = template->n_waiting,
+			.claimed_total = template->claimed_total,
+			.missed_total = template->missed_total,
+			.restored_total = template->restored_total,
+			.failed_total = template->failed_total,
+			.died_total = template->died_total,
+			.image_bytes = manifest ? manifest->memory_bytes : 0,
+			.load_ns = manifest ? template->image.load_ns : 0,
+			.last_error = template->last_error[0] ? template->last_error : NULL,
+		};
+
+		fn(userdata, &info);
+	}
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * How many sandboxes there are: restoring what is wanted, ending what is too much.
+ *
+ * Happy path: whatever changes demand or supply kicks the background, which starts restores until
+ * parked and restoring ones make up target and waiters, or the bound on restores under way is
+ * reached. Templates with waiters go first, then the one with the fewest restores under way.
+ *
+ * Failure: the first failed restore is tried again at once; from the second in a row on, a back-off
+ * that doubles lies between waves of attempts. A sandbox that dies soon after it was parked counts
+ * like a failed restore, or a snapshot that does not live would be restored without end. After
+ * POOL_RESTORE_ATTEMPTS waiters are told that the template cannot be restored.
+ *
+ * Runs on the loop's thread.
+ */
+
+#include "base/clock.h"
+#include "pool/internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define POOL_RESTORE_ATTEMPTS	  3
+#define POOL_RESTORE_RETRY_MIN_NS (100 * NSEC_PER_MSEC)
+#define POOL_RESTORE_RETRY_MAX_NS (10 * NSEC_PER_SEC)
+/* Who dies sooner after parking was not restored well. */
+#define POOL_EARLY_DEATH_NS NSEC_PER_SEC
+
+/* Sandboxes are missing, and may be restored now or later. */
+static bool is_short(const struct pool_template *template)
+{
+	return template->state == POOL_TEMPLATE_READY &&
+	       template->n_parked + template->n_restoring < template->target + template->n_waiting;
+}
+
+static struct pool_template *pick(struct pool *pool, uint64_t now_ns)
+{
+	struct pool_template *best = NULL;
+	bool best_waits = false;
+
+	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+		struct pool_template *template = CONTAINER_OF(l, struct pool_template, link);
+		bool waits = template->n_waiting > template->n_restoring;
+
+		if (!is_short(template) || now_ns < template->restore_retry_ns) {
+			continue;
+		}
+		if (!best || (waits && !best_waits) ||
+		    (waits == best_waits && template->n_restoring < best->n_restoring)) {
+			best = template;
+			best_waits = waits;
+		}
+	}
+	return best;
+}
+
+/* Failures that come while the back-off of one before lasts belong to the same wave. */
+static void count_failure(struct pool_template *template, uint64_t now_ns)
+{
+	if (now_ns < template->restore_retry_ns) {
+		return;
+	}
+	template->restore_failures++;
+	template->restore_retry_ns = now_ns;
+	if (template->restore_failures > 1) {
+		uint64_t delay_ns = POOL_RESTORE_RETRY_MIN_NS
+				    << MIN(template->restore_failures - 2, 16U);
+
+		template->restore_retry_ns += MIN(delay_ns, POOL_RESTORE_RETRY_MAX_NS);
+	}
+}
+
+bool pool_refill_gives_up(const struct pool_template *template)
+{
+	return template->state == POOL_TEMPLATE_READY &&
+	       template->restore_failures >= POOL_RESTORE_ATTEMPTS && template->n_parked == 0 &&
+	       template->n_restoring == 0;
+}
+
+bool pool_refill_is_broken(const struct pool_template *template, uint64_t now_ns)
+{
+	return pool_refill_gives_up(template) && now_ns < template->restore_retry_ns;
+}
+
+static void restore_failed(struct pool_template *template, const char *text)
+{
+	char note[BASE_ERROR_TEXT_MAX];
+
+	snprintf(note, sizeof(note), "a restore failed: %s", text);
+	pool_template_note(template, note);
+	template->failed_total++;
+	count_failure(template, base_clock_monotonic_ns());
+	if (pool_refill_gives_up(template)) {
+		pool_queue_fail(template, POOL_UNAVAILABLE, note);
+	}
+}
+
+void pool_refill_run(struct pool *pool)
+{
+	uint64_t now_ns = base_clock_monotonic_ns();
+	struct pool_template *template;
+
+	while (pool->n_restoring < pool->restore_concurrency && (template = pick(pool, now_ns))) {
+		int r = pool_sandbox_start(template);
+
+		if (r < 0) {
+			restore_failed(template, strerrordesc_np(-r));
+		}
+	}
+	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+		template = CONTAINER_OF(l, struct pool_template, link);
+		if (is_short(template) && now_ns < template->restore_retry_ns) {
+			pool_timer_need(pool, template->restore_retry_ns);
+		}
+	}
+}
+
+void pool_refill_claimed(struct pool_template *template)
+{
+	template->restore_failures = 0;
+	template->unstable = false;
+}
+
+void pool_refill_parked(struct pool_sandbox *sandbox)
+{
+	struct pool_template *template = sandbox->template;
+	struct pool_lease_entry *lease = sandbox->lease;
+	uint64_t now_ns = base_clock_monotonic_ns();
+
+	template->n_restoring--;
+	sandbox->pool->n_restoring--;
+	template->n_parked++;
+	template->restored_total++;
+	if (!template->unstable ||
+	    now_ns - template->restore_retry_ns > POOL_RESTORE_RETRY_MAX_NS) {
+		template->restore_failures = 0;
+	}
+	sandbox->state = POOL_SANDBOX_PARKED;
+	sandbox->parked_ns = now_ns;
+	pool_link_remove(&sandbox->link);
+	pool_link_append(&template->parked, &sandbox->link);
+	/* All that a claim would otherwise have to do. */
+	lease->sandbox = sandbox;
+	lease->template = template;
+	lease->pid = sandbox->launch.pid;
+	lease->timings = sandbox->timings;
+	strcpy(lease->id, sandbox->launch.id);
+	strcpy(lease->socket_path, sandbox->launch.socket_path);
+	pool_queue_serve(template);
+	pool_refill_shrink(template);
+	pool_kick(sandbox->pool);
+}
+
+/* A parked sandbox died. */
+static void parked_died(struct pool_sandbox *sandbox, const char *text)
+{
+	struct pool_template *template = sandbox->template;
+	uint64_t now_ns = base_clock_monotonic_ns();
+	char note[BASE_ERROR_TEXT_MAX];
+
+	snprintf(note, sizeof(note), "a parked sandbox died: %s", text);
+	pool_template_note(template, note);
+	template->died_total++;
+	if (now_ns - sandbox->parked_ns < POOL_EARLY_DEATH_NS) {
+		template->unstable = true;
+		count_failure(template, now_ns);
+	}
+}
+
+void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const char *text)
+{
+	struct pool_template *template = sandbox->template;
+	struct pool *pool = sandbox->pool;
+
+	switch (sandbox->state) {
+	case POOL_SANDBOX_STARTING:
+	case POOL_SANDBOX_LOADING:
+	case POOL_SANDBOX_IDENTIFYING:
+	case POOL_SANDBOX_PAUSING:
+		pool_sandbox_doom(sandbox);
+		restore_failed(template, text);
+		break;
+	case POOL_SANDBOX_PARKED:
+		parked_died(sandbox, text);
+		pool_sandbox_doom(sandbox);
+		break;
+	case POOL_SANDBOX_LEASED:
+		template->died_total++;
+		pool_lease_end(pool, sandbox->lease, cause);
+		break;
+	case POOL_SANDBOX_DOOMED:
+	case POOL_SANDBOX_DYING:
+		return;
+	}
+	pool_kick(pool);
+}
+
+void pool_refill_shrink(struct pool_template *template)
+{
+	while (template->n_parked > template->target) {
+		pool_sandbox_doom(CONTAINER_OF(template->parked.next, struct pool_sandbox, link));
+	}
+}

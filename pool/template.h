@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A template in use: its loaded snapshot, its sandboxes that are not leased, and who waits for one.
+ */
+
+#include "pool/link.h"
+#include "pool/pool.h"
+
+/* Names that are in use or being looked up at once; one more is refused. */
+#define POOL_TEMPLATES_MAX 1024
+
+/* A snapshot that failed to load is not tried again before this has passed; doubles each time. A
+ * name that does not exist is looked up every time. */
+#define POOL_LOAD_RETRY_MIN_NS (100 * NSEC_PER_MSEC)
+#define POOL_LOAD_RETRY_MAX_NS (10 * NSEC_PER_SEC)
+
+/* A snapshot and all that VMMs get of it. Immutable; descriptors are passed to every VMM. */
+struct pool_image {
+	struct snapshot *snapshot;
+	int memory_fd; /* read-only, sealed */
+	int disk_fds[SNAPSHOT_DISKS_MAX];
+	unsigned n_disks;
+	uint64_t load_ns;
+};
+
+/*
+ *    LOADING ─┬─▶ READY          restores run
+ *             └─▶ FAILED         waiters have been told; the next demand loads again
+ */
+enum pool_template_state {
+	POOL_TEMPLATE_LOADING, /* a worker thread owns `image` and `error` */
+	POOL_TEMPLATE_READY,
+	POOL_TEMPLATE_FAILED,
+};
+
+struct pool_template {
+	struct pool *pool;
+	struct pool_link link; /* pool->templates */
+	char name[SNAPSHOT_NAME_MAX + 1];
+	enum pool_template_state state;
+	uv_work_t work;
+	struct pool_image image;
+	int load_result;
+	struct base_error error;
+
+	enum pool_status failure; /* of the last load */
+	char last_error[BASE_ERROR_TEXT_MAX];
+	bool told; /* those who waited for the failed load have been told */
+	unsigned load_failures;
+	uint64_t load_retry_ns;
+
+	unsigned target;
+	struct pool_link parked, restoring; /* sandboxes */
+	unsigned n_parked, n_restoring, n_leased, n_waiting;
+	struct pool_acquire *waiting_first, *waiting_last;
+	struct pool_set *sets; /* waiting for the load */
+
+	unsigned restore_failures; /* in a row */
+	bool unstable;		   /* the latest failure was a death soon after parking */
+	uint64_t restore_retry_ns; /* none before */
+
+	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
+};
+
+/* The template of that name, made and loading when it was unknown. NULL with *ret_status and
+ * *ret_text when it cannot be. */
+struct pool_template *pool_template_get(struct pool *pool, const char *name,
+					enum pool_status *ret_status, const char **ret_text);
+
+/* Loads a failed template again. */
+void pool_template_reload(struct pool_template *template);
+
+/* Background step: tells whoever waits for a failed load; forgets a name that does not exist.
+ * Returns true when it did something. */
+bool pool_template_tell_failure(struct pool_template *template);
+
+/* Gives a load up, if it has not begun. */
+void pool_template_cancel(struct pool_template *template);
+
+/* Only without sandboxes, waiters and a load under way. */
+void pool_template_free(struct pool_template *template);
+
+/* Keeps the text of the latest failure. */
+void pool_template_note(struct pool_template *template, const char *text);

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The shared part of the pool's tests; see fixture.h. */
+
+#include "tests/unit/pool/fixture.h"
+
+#include "base/fd.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+unsigned fixture_count_entries(const char *path)
+{
+	DIR *dir = opendir(path);
+	unsigned n = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir)) {
+		n++;
+	}
+	closedir(dir);
+	return n - 2;
+}
+
+int fixture_setup(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct base_error error = { 0 };
+
+	fixture->n_fds = fixture_count_entries("/proc/self/fd");
+	strcpy(fixture->root, "/tmp/warmbox-pool-XXXXXX");
+	assert_non_null(mkdtemp(fixture->root));
+	snprintf(fixture->store_path, sizeof(fixture->store_path), "%s/store", fixture->root);
+	snprintf(fixture->runtime_dir, sizeof(fixture->runtime_dir), "%s/run", fixture->root);
+	assert_int_equal(mkdir(fixture->runtime_dir, 0700), 0);
+	assert_int_equal(snapshot_store_open(fixture->store_path, true, &fixture->store, &error),
+			 0);
+	assert_int_equal(uv_loop_init(&fixture->loop), 0);
+	uv_timer_init(&fixture->loop, &fixture->bound);
+	*state = fixture;
+	return 0;
+}
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+	return remove(path);
+}
+
+int fixture_teardown(void **state)
+{
+	struct fixture *fixture = *state;
+
+	if (fixture->pool) {
+		fixture_stop(fixture);
+	}
+	uv_close((uv_handle_t *)&fixture->bound, NULL);
+	uv_run(&fixture->loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&fixture->loop), 0);
+	snapshot_store_free(fixture->store);
+	assert_int_equal(fixture_count_entries(fixture->runtime_dir), 0);
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	assert_int_equal(errno, ECHILD);
+	nftw(fixture->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+	assert_int_equal(fixture_count_entries("/proc/self/fd"), fixture->n_fds);
+	free(fixture);
+	return 0;
+}
+
+static void add_disk(struct fixture *fixture, struct snapshot_manifest *manifest)
+{
+	char content[4096] = "a disk";
+	struct base_error error = { 0 };
+	_cleanup_fd_ int fd = -1;
+
+	assert_int_equal(base_fd_memfd("disk", sizeof(content), &fd), 0);
+	assert_int_equal(base_fd_pwrite_full(fd, content, sizeof(content), 0), 0);
+	assert_int_equal(snapshot_store_add_image(fixture->store, fd, &manifest->disks[0], &error),
+			 0);
+	manifest->n_disks = 1;
+}
+
+void fixture_template(struct fixture *fixture, const char *name, const char *script)
+{
+	struct snapshot_manifest manifest = {
+		.host_kind = 1,
+		.memory_bytes = FIXTURE_MEMORY_BYTES,
+		.n_vcpus = 1,
+		.guest_cid = 3,
+		.kernel_digest = "00000000000000000000000000000000",
+	};
+	struct snapshot_writer *writer;
+	struct base_error error = { 0 };
+	_cleanup_fd_ int memory = -1;
+	uint8_t noise[4096];
+
+	snprintf(manifest.template_name, sizeof(manifest.template_name), "%s", name);
+	assert_int_equal(base_fd_memfd("memory", FIXTURE_MEMORY_BYTES, &memory), 0);
+	assert_int_equal(getrandom(noise, sizeof(noise), 0), sizeof(noise));
+	assert_int_equal(base_fd_pwrite_full(memory, noise, sizeof(noise), 200 * 1024), 0);
+	assert_int_equal(snapshot_writer_new(fixture->store, &writer, &error), 0);
+	/* A state cannot be empty. */
+	assert_int_equal(base_fd_write_full(snapshot_writer_state_fd(writer), "\n", 1), 0);
+	assert_int_equal(
+		base_fd_write_full(snapshot_writer_state_fd(writer), script, strlen(script)), 0);
+	assert_int_equal(
+		snapshot_writer_memory(writer, memory, FIXTURE_MEMORY_BYTES, 1, NULL, NULL, &error),
+		0);
+	add_disk(fixture, &manifest);
+	if (snapshot_writer_publish(writer, &manifest, &error) < 0) {
+		fail_msg("publish: %s", error.text);
+	}
+	snapshot_writer_free(writer);
+}
+
+void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency,
+		  uint64_t identity_timeout_ms)
+{
+	struct pool_config config = {
+		.store_path = fixture->store_path,
+		.runtime_dir = fixture->runtime_dir,
+		.vmm_path = getenv("FAKEVMM"),
+		.default_target = target,
+		.restore_concurrency = concurrency,
+		.identity_timeout_ms = identity_timeout_ms,
+		.acquire_timeout_ms = 5000,
+	};
+	struct base_error error = { 0 };
+
+	assert_non_null(config.vmm_path);
+	if (pool_new(&fixture->loop, &config, &fixture->pool, &error) < 0) {
+		fail_msg("pool_new: %s", error.text);
+	}
+}
+
+static void on_bound(uv_timer_t *timer)
+{
+	((struct fixture *)timer->data)->timed_out = true;
+}
+
+void fixture_bound_start(struct fixture *fixture)
+{
+	fixture->timed_out = false;
+	fixture->bound.data = fixture;
+	uv_update_time(&fixture->loop);
+	uv_timer_start(&fixture->bound, on_bound, FIXTURE_WAIT_MS, 0);
+}
+
+void fixture_bound_stop(struct fixture *fixture)
+{
+	uv_timer_stop(&fixture->bound);
+}
+
+void fixture_turn(struct fixture *fixture)
+{
+	uv_run(&fixture->loop, UV_RUN_ONCE);
+}
+
+void fixture_run_ms(struct fixture *fixture, unsigned ms)
+{
+	fixture_bound_start(fixture);
+	uv_timer_start(&fixture->bound, on_bound, ms, 0);
+	while (!fixture->timed_out) {
+		fixture_turn(fixture);
+	}
+}
+
+static void on_stopped(void *userdata)
+{
+	((struct fixture *)userdata)->stopped = true;
+}
+
+void fixture_stop(struct fixture *fixture)
+{
+	fixture->stopped = false;
+	pool_stop(fixture->pool, on_stopped, fixture);
+	assert_false(fixture->stopped);
+	fixture_until(fixture, fixture->stopped);
+	pool_free(fixture->pool);
+	fixture->pool = NULL;
+}
+
+static void copy_info(void *userdata, const struct pool_template_info *info)
+{
+	static char last_error[BASE_ERROR_TEXT_MAX];
+	struct pool_template_info *out = userdata;
+
+	*out = *info;
+	if (info->last_error) {
+		snprintf(last_error, sizeof(last_error), "%s", info->last_error);
+		out->last_error = last_error;
+	}
+}
+
+struct pool_template_info fixture_info(struct fixture *fixture, const char *name)
+{
+	struct pool_template_info info = { .state = "unknown" };
+
+	pool_info(fixture->pool, name, copy_info, &info);
+	return info;
+}
+
+static void on_acquired(struct pool_acquire *request, enum pool_status status,
+			const struct pool_lease *lease, int stream, const char *text)
+{
+	static unsigned order;
+	struct acquired *acquired = request->userdata;
+
+	acquired->calls++;
+	acquired->order = ++order;
+	acquired->status = status;
+	acquired->stream = stream;
+	if (status == POOL_OK) {
+		assert_true(lease->active);
+		snprintf(acquired->id, sizeof(acquired->id), "%s", lease->id);
+		snprintf(acquired->socket_path, sizeof(acquired->socket_path), "%s",
+			 lease->socket_path);
+		acquired->pid = lease->pid;
+		acquired->timings = lease->timings;
+	} else {
+		assert_null(lease);
+		assert_int_equal(stream, -1);
+		assert_non_null(text);
+		snprintf(acquired->text, sizeof(acquired->text), "%s", text);
+	}
+}
+
+void fixture_acquire_params(struct fixture *fixture, struct acquired *acquired,
+			    const struct pool_acquire_params *params)
+{
+	*acquired = (struct acquired){
+		.request = { .userdata = acquired, .fn = on_acquired },
+		.stream = -1,
+	};
+	pool_acquire(fixture->pool, &acquired->request, params);
+}
+
+void fixture_acquire(struct fixture *fixture, struct acquired *acquired, const char *name,
+		     uint64_t timeout_ms)
+{
+	struct pool_acquire_params params = { .template_name = name, .timeout_ms = timeout_ms };
+
+	fixture_acquire_params(fixture, acquired, &params);
+}
+
+struct set {
+	struct pool_set request;
+	unsigned calls;
+	enum pool_status status;
+	char text[BASE_ERROR_TEXT_MAX];
+};
+
+static void on_set(struct pool_set *request, enum pool_status status, const char *text)
+{
+	struct set *set = request->userdata;
+
+	set->calls++;
+	set->status = status;
+	snprintf(set->text, sizeof(set->text), "%s", text ? text : "");
+}
+
+enum pool_status fixture_set(struct fixture *fixture, const char *name, unsigned target,
+			     char *ret_text, size_t size)
+{
+	struct set set = { .request = { .userdata = &set, .fn = on_set } };
+
+	pool_set_target(fixture->pool, &set.request, name, target);
+	fixture_until(fixture, set.calls > 0);
+	assert_int_equal(set.calls, 1);
+	if (ret_text) {
+		snprintf(ret_text, size, "%s", set.text);
+	}
+	return set.status;
+}
+
+enum pool_cause fixture_wait_ended(struct fixture *fixture, const char *id)
+{
+	struct pool_lease lease = { 0 };
+
+	fixture_until(fixture, pool_get(fixture->pool, id, &lease) && !lease.active);
+	assert_true(lease.ended_realtime_ns >= lease.acquired_realtime_ns);
+	return lease.cause;
+}
