@@ -102,7 +102,12 @@ int cli_table_print(const struct cli_table *table, FILE *out);
 
 /* Catches SIGINT, SIGTERM and SIGHUP: calls in progress return EINTR, and the flag holds the
  * signal's number. */
-const volatile sig_atomic_t *cli_signals_catch(void);
+volatile sig_atomic_t *cli_signals_catch(void);
+/* Blocks those signals. *ret_before is the mask without them. */
+void cli_signals_block(sigset_t *ret_before);
+/* Until further notice they just end this program, with status 128 + n. For waits that leave
+ * nothing behind: the daemon takes back a sandbox whose client has gone. */
+void cli_signals_exit(void);
 
 /* --- where things are --- */
 const char *cli_store_path(void);     /* WARMBOX_STORE or the default */

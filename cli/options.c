@@ -185,21 +185,3 @@ const char *cli_initramfs_path(void)
 {
 	return from_environment("WARMBOX_INITRAMFS", CLI_INITRAMFS_PATH);
 }
-
-static volatile sig_atomic_t caught;
-
-static void catch_signal(int signal)
-{
-	caught = signal;
-}
-
-const volatile sig_atomic_t *cli_signals_catch(void)
-{
-	/* Without SA_RESTART: what blocks shall return and look at the flag. */
-	const struct sigaction action = { .sa_handler = catch_signal };
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-	return &caught;
-}

@@ -5,7 +5,8 @@
  *
  * The client library moves the bytes; here they are written out, or kept for --json. When nobody
  * reads our output any more the program is given up and the status is that of SIGPIPE. A signal
- * ends the wait inside the library, which then asks interrupt() what to do. Main thread only.
+ * ends the wait inside the library, which then asks interrupt() what to do; outside of waits they
+ * are blocked, and stay so afterwards: what is left to do is short. Main thread only.
  */
 
 #include "cli/program.h"
@@ -19,8 +20,8 @@
 
 struct run {
 	const struct cli *cli;
-	const volatile sig_atomic_t *caught;
-	unsigned interruptions;
+	volatile sig_atomic_t *caught;
+	int first_signal;	     /* 0: none yet */
 	struct base_writer out, err; /* with --json */
 	bool truncated;
 };
@@ -56,14 +57,17 @@ static int give_stderr(void *userdata, const void *data, size_t size)
 static int interrupt(void *userdata, struct warmbox_agent *agent, uint32_t id)
 {
 	struct run *run = userdata;
+	int signal = *run->caught;
 
-	if (*run->caught == 0) {
-		return 0; /* some other signal, such as SIGWINCH or SIGCONT */
+	*run->caught = 0;
+	if (signal == 0) {
+		return 0; /* some other signal, such as SIGCONT */
 	}
-	if (++run->interruptions > 1) {
+	if (run->first_signal) {
 		return -EINTR;
 	}
-	return warmbox_agent_kill(agent, id, *run->caught, NULL, NULL);
+	run->first_signal = signal;
+	return warmbox_agent_kill(agent, id, signal, NULL, NULL);
 }
 
 /* Text where it is text; base64 is left to tools: bytes that are not UTF-8 become U+FFFD. */
@@ -118,7 +122,7 @@ static int failed(const struct run *run, const struct cli_program *program, int 
 
 	if (r == -EINTR) {
 		fprintf(stderr, "warmbox %s: interrupted\n", run->cli->command);
-		return CLI_EXIT_SIGNAL + *run->caught;
+		return CLI_EXIT_SIGNAL + run->first_signal;
 	}
 	if (r == -EPIPE && error->code == WARMBOX_LOCAL) {
 		return CLI_EXIT_SIGNAL + SIGPIPE;
@@ -149,18 +153,22 @@ int cli_program_run(const struct cli *cli, struct warmbox_agent *agent,
 		    const struct cli_program *program)
 {
 	struct run run = { .cli = cli, .caught = cli_signals_catch() };
+	sigset_t unblocked;
 	const struct warmbox_stdio stdio = {
 		.userdata = &run,
 		.on_stdout = give_stdout,
 		.on_stderr = give_stderr,
 		.stdin_fd = program->stdin_fd,
 		.on_interrupt = interrupt,
+		.wait_mask = &unblocked,
 	};
 	struct warmbox_error error = {};
 	struct warmbox_exit exit = {};
 	uint32_t id;
 	int r, status;
 
+	/* They come only while the library waits, and are then not missed. */
+	cli_signals_block(&unblocked);
 	r = program->exec ? warmbox_agent_exec(agent, program->exec, &id, &error)
 			  : warmbox_agent_resident(agent, &id, &error);
 	if (r == 0) {

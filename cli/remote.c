@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 int cli_remote_connect(const struct cli *cli, struct warmbox_connection **ret_connection)
 {
@@ -204,18 +203,4 @@ int cli_acquire_wait(const struct cli *cli, struct cli_acquire *acquire, const c
 {
 	acquire->params.has_timeout = true;
 	return cli_parse_duration(cli, "--wait", text, &acquire->params.timeout_ms);
-}
-
-static void exit_on_signal(int signal)
-{
-	_exit(CLI_EXIT_SIGNAL + signal);
-}
-
-void cli_signals_exit(void)
-{
-	const struct sigaction action = { .sa_handler = exit_on_signal };
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
 }

@@ -41,7 +41,3 @@ struct cli_acquire {
 };
 int cli_acquire_label(const struct cli *cli, struct cli_acquire *acquire, char *text);
 int cli_acquire_wait(const struct cli *cli, struct cli_acquire *acquire, const char *text);
-
-/* Until the answer is there a Ctrl-C just ends this program, with status 130: the daemon takes back
- * a sandbox whose client has gone. */
-void cli_signals_exit(void);
