@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The harness of tests/guest/harness.h: fork and exec with the control socket as descriptor 3, then
+ * plain blocking calls. A VMM that hangs is killed by its pid at the end.
+ */
+
+#include "tests/guest/harness.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DEFAULT_MEMORY_BYTES MIB(4)
+#define STOP_TIMEOUT_MS	     10000
+#define POLL_STEP_MS	     2
+
+extern char **environ;
+
+const char *harness_vmm_path(void)
+{
+	const char *path = getenv("WARMBOX_VMM");
+
+	return path ? path : HARNESS_VMM_PATH;
+}
+
+int harness_spawn(struct harness_vm *vm)
+{
+	char *argv[] = { (char *)harness_vmm_path(), NULL };
+	posix_spawn_file_actions_t actions;
+	int pair[2];
+	int r;
+
+	*vm = (struct harness_vm)HARNESS_VM_NONE;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		return base_error_set_errno(&vm->error, -errno, "making the control socket");
+	}
+	/* A dup2() of a descriptor onto itself would keep it close-on-exec. */
+	if (pair[1] == VMM_CONTROL_FD) {
+		int moved = fcntl(pair[1], F_DUPFD_CLOEXEC, VMM_CONTROL_FD + 1);
+
+		close(pair[1]);
+		pair[1] = moved;
+	}
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, pair[1], VMM_CONTROL_FD);
+	r = -posix_spawn(&vm->pid, argv[0], &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	close(pair[1]);
+	if (r < 0) {
+		close(pair[0]);
+		vm->pid = 0;
+		return base_error_set_errno(&vm->error, r, "starting %s", argv[0]);
+	}
+	vm->control = pair[0];
+	return 0;
+}
+
+int harness_stop(struct harness_vm *vm)
+{
+	int status = 0;
+
+	vm->control = base_fd_close(vm->control);
+	if (vm->pid > 0) {
+		pid_t done = 0;
+
+		for (int waited = 0; waited < STOP_TIMEOUT_MS; waited += POLL_STEP_MS) {
+			done = waitpid(vm->pid, &status, WNOHANG);
+			if (done != 0) {
+				break;
+			}
+			poll(NULL, 0, POLL_STEP_MS);
+		}
+		if (done == 0) {
+			kill(vm->pid, SIGKILL);
+			waitpid(vm->pid, &status, 0);
+		}
+		vm->pid = 0;
+	}
+	vm->console = base_fd_close(vm->console);
+	if (!vm->memory_is_borrowed) {
+		base_fd_close(vm->memory);
+	}
+	vm->memory = -1;
+	return status;
+}
+
+static void on_event(void *userdata, const struct vmm_message *event)
+{
+	struct harness_vm *vm = userdata;
+
+	if (event->op == VMM_EVENT_ENTERED) {
+		vm->entered_count++;
+		vm->entered_ns = event->arg[0];
+	} else if (event->op == VMM_EVENT_EXITED) {
+		vm->is_over = true;
+		vm->over_reason = (enum vmm_exit_reason)event->arg[0];
+		vm->over_code = (int)event->arg[1];
+		memcpy(vm->over_text, event->text, sizeof(vm->over_text));
+	}
+}
+
+int harness_call(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, size_t n_args,
+		 const int *fds, size_t n_fds, const char *text)
+{
+	struct vmm_message request = { .op = op, .sequence = ++vm->sequence };
+
+	for (size_t i = 0; i < n_args; i++) {
+		request.arg[i] = args[i];
+	}
+	if (text) {
+		request.text_length = (uint32_t)strlen(text);
+		if (request.text_length > VMM_TEXT_MAX) {
+			return -E2BIG;
+		}
+		memcpy(request.text, text, request.text_length);
+	}
+	vm->error.text[0] = '\0';
+	return vmm_control_call(vm->control, &request, fds, n_fds, HARNESS_TIMEOUT_MS, on_event, vm,
+				&vm->reply, &vm->error);
+}
+
+static int make_memory(struct harness_vm *vm, const struct harness_params *params, int *ret_pass)
+{
+	vm->memory_bytes = params->memory_bytes ? params->memory_bytes : DEFAULT_MEMORY_BYTES;
+	if (params->image_fd > 0) {
+		vm->memory = params->image_fd;
+		vm->memory_is_borrowed = true;
+		vm->private_memory = true;
+		return base_fd_reopen_readonly(params->image_fd, ret_pass);
+	}
+	*ret_pass = -1;
+	return base_fd_memfd("guest-memory", vm->memory_bytes, &vm->memory);
+}
+
+int harness_create(struct harness_vm *vm, const struct harness_params *params)
+{
+	_cleanup_fd_ int no_listener = -1;
+	_cleanup_fd_ int read_only = -1;
+	int fds[VMM_FDS_MAX];
+	int r;
+
+	r = harness_spawn(vm);
+	if (r < 0) {
+		return r;
+	}
+	r = make_memory(vm, params, &read_only);
+	if (r < 0) {
+		return base_error_set_errno(&vm->error, r, "making guest memory");
+	}
+	if (params->console_fd <= 0) {
+		vm->console = memfd_create("console", MFD_CLOEXEC);
+	}
+	no_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fds[0] = read_only >= 0 ? read_only : vm->memory;
+	fds[1] = params->console_fd > 0 ? params->console_fd : vm->console;
+	fds[2] = params->listener_fd > 0 ? params->listener_fd : no_listener;
+	for (unsigned i = 0; i < params->n_disks; i++) {
+		fds[3 + i] = params->disk_fds[i];
+	}
+
+	uint64_t args[VMM_ARGS] = {
+		vm->memory_bytes,
+		params->n_vcpus ? params->n_vcpus : 1,
+		vm->private_memory ? 0 : VMM_CREATE_SHARED,
+		params->n_disks,
+		params->read_only_disks,
+		params->cid ? params->cid : 3,
+	};
+
+	return harness_call(vm, VMM_OP_CREATE, args, VMM_ARGS, fds, 3 + params->n_disks, NULL);
+}
+
+int harness_boot(struct harness_vm *vm, const char *kernel, const char *initramfs,
+		 const char *cmdline)
+{
+	_cleanup_fd_ int kernel_fd = -1;
+	_cleanup_fd_ int initramfs_fd = -1;
+	int fds[2];
+
+	kernel_fd = open(kernel, O_RDONLY | O_CLOEXEC);
+	if (kernel_fd < 0) {
+		return base_error_set_errno(&vm->error, -errno, "opening %s", kernel);
+	}
+	if (initramfs) {
+		initramfs_fd = open(initramfs, O_RDONLY | O_CLOEXEC);
+		if (initramfs_fd < 0) {
+			return base_error_set_errno(&vm->error, -errno, "opening %s", initramfs);
+		}
+	}
+	fds[0] = kernel_fd;
+	fds[1] = initramfs_fd;
+	return harness_call(vm, VMM_OP_BOOT, NULL, 0, fds, initramfs ? 2 : 1, cmdline);
+}
+
+int harness_load(struct harness_vm *vm, int state_fd)
+{
+	return harness_call(vm, VMM_OP_LOAD, NULL, 0, &state_fd, 1, NULL);
+}
+
+int harness_resume(struct harness_vm *vm)
+{
+	return harness_call(vm, VMM_OP_RESUME, NULL, 0, NULL, 0, NULL);
+}
+
+int harness_pause(struct harness_vm *vm)
+{
+	return harness_call(vm, VMM_OP_PAUSE, NULL, 0, NULL, 0, NULL);
+}
+
+int harness_save(struct harness_vm *vm, int *ret_state_fd, int *ret_memory_fd)
+{
+	_cleanup_fd_ int state_fd = memfd_create("state", MFD_CLOEXEC);
+	_cleanup_fd_ int memory_fd = -1;
+	int fds[2];
+	int r;
+
+	if (vm->private_memory) {
+		r = base_fd_memfd("saved-memory", vm->memory_bytes, &memory_fd);
+		if (r < 0) {
+			return base_error_set_errno(&vm->error, r, "making a memfd");
+		}
+	}
+	fds[0] = state_fd;
+	fds[1] = memory_fd;
+	r = harness_call(vm, VMM_OP_SAVE, NULL, 0, fds, vm->private_memory ? 2 : 1, NULL);
+	if (r < 0) {
+		return r;
+	}
+	*ret_state_fd = TAKE_FD(state_fd);
+	if (ret_memory_fd) {
+		*ret_memory_fd = TAKE_FD(memory_fd);
+	}
+	return 0;
+}
+
+/* Takes in one event if there is one within timeout_ms. 0 or -errno; -ETIMEDOUT. */
+static int receive_event(struct harness_vm *vm, int timeout_ms)
+{
+	struct pollfd item = { .fd = vm->control, .events = POLLIN };
+	struct vmm_message message;
+	int fds[VMM_FDS_MAX];
+	size_t n_fds = 0;
+	int r;
+
+	r = poll(&item, 1, timeout_ms);
+	if (r == 0) {
+		return -ETIMEDOUT;
+	}
+	r = vmm_control_receive(vm->control, &message, fds, &n_fds);
+	if (r == 0) {
+		return -ECONNRESET;
+	}
+	if (r < 0) {
+		return r;
+	}
+	for (size_t i = 0; i < n_fds; i++) {
+		close(fds[i]);
+	}
+	if (message.sequence == 0) {
+		on_event(vm, &message);
+	}
+	return 0;
+}
+
+int harness_wait_exit(struct harness_vm *vm, int timeout_ms)
+{
+	uint64_t deadline_ns = base_clock_monotonic_ns() + (uint64_t)timeout_ms * NSEC_PER_MSEC;
+
+	while (!vm->is_over) {
+		uint64_t now_ns = base_clock_monotonic_ns();
+		int r;
+
+		if (now_ns >= deadline_ns) {
+			return -ETIMEDOUT;
+		}
+		r = receive_event(vm, (int)((deadline_ns - now_ns) / NSEC_PER_MSEC) + 1);
+		if (r < 0) {
+			return r;
+		}
+	}
+	return 0;
+}
+
+char *harness_console(struct harness_vm *vm)
+{
+	char *text = NULL;
+	struct stat info;
+
+	if (vm->console < 0 || fstat(vm->console, &info) < 0) {
+		return NULL;
+	}
+	text = calloc(1, (size_t)info.st_size + 1);
+	if (text && base_fd_pread_full(vm->console, text, (size_t)info.st_size, 0) < 0) {
+		text[0] = '\0';
+	}
+	return text;
+}
+
+int harness_wait_console(struct harness_vm *vm, const char *text, int timeout_ms)
+{
+	for (int waited = 0;; waited += POLL_STEP_MS) {
+		_cleanup_free_ char *console = harness_console(vm);
+
+		if (console && strstr(console, text)) {
+			return 0;
+		}
+		if (vm->is_over || waited >= timeout_ms) {
+			return -ETIMEDOUT;
+		}
+		/* The step is the pause between two looks; an event ends it early. */
+		(void)receive_event(vm, POLL_STEP_MS);
+	}
+}

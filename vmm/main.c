@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * warmbox-vmm: one VM, told what to do over the control socket (vmm/control.h).
+ *
+ * Happy path: open /dev/kvm, serve the loop; CREATE, BOOT or LOAD, RESUME, …, until the control
+ * socket closes or the VM is over. A request that fails gets a reply with the reason and the VMM
+ * stays; a packet that is no request at all ends it. Shut-down: the loop stops, the vCPU threads
+ * are joined, everything is released. The main thread runs this file, but on_entered(), which a
+ * vCPU thread calls.
+ */
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "vmm/boot.h"
+#include "vmm/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define KVM_API 12
+/* A starter that does not read its socket for so long is taken for dead. */
+#define SEND_TIMEOUT_S 10
+
+/* A request as its handlers see it. */
+struct request {
+	const struct vmm_message *message;
+	int *fds; /* owned by the dispatcher; a handler that takes one leaves -1 */
+	size_t n_fds;
+	struct vmm_message reply;
+	struct base_error error;
+};
+
+struct program {
+	struct vmm_vm vm;
+	struct vmm_loop loop;
+	struct vmm_source control;
+	struct vmm_source over;
+	int exit_status;
+};
+
+static void stop(struct program *program, int exit_status)
+{
+	program->loop.stop = true;
+	program->exit_status = exit_status;
+}
+
+static void set_text(struct vmm_message *message, const char *text)
+{
+	message->text_length = (uint32_t)MIN(strlen(text), (size_t)VMM_TEXT_MAX);
+	memcpy(message->text, text, message->text_length);
+	message->text[message->text_length] = '\0';
+}
+
+/* On a vCPU thread. The socket's timeout bounds the send. */
+static void on_entered(void *userdata, uint64_t monotonic_ns)
+{
+	struct vmm_message event = { .op = VMM_EVENT_ENTERED, .arg = { monotonic_ns } };
+
+	(void)userdata;
+	/* Failing: the socket is closed or stuck; the main thread finds out and ends the VM. */
+	(void)vmm_control_send(VMM_CONTROL_FD, &event, NULL, 0);
+}
+
+static int on_vsock_connect(void *userdata, uint64_t id, uint32_t port)
+{
+	struct vmm_message event = { .op = VMM_EVENT_CONNECT, .arg = { id, port } };
+
+	(void)userdata;
+	return vmm_control_send(VMM_CONTROL_FD, &event, NULL, 0);
+}
+
+static int wrong_state(struct request *request, const char *text)
+{
+	return base_error_set(&request->error, -EBUSY, "%s", text);
+}
+
+static int expect_fds(struct request *request, size_t least, size_t most)
+{
+	if (request->n_fds < least || request->n_fds > most) {
+		return base_error_set(&request->error, -EINVAL,
+				      "%zu descriptors came with the request, %zu to %zu expected",
+				      request->n_fds, least, most);
+	}
+	return 0;
+}
+
+static int handle_create(struct program *program, struct request *request)
+{
+	const uint64_t *arg = request->message->arg;
+	struct vmm_create_fds fds = { .memory = -1, .console = -1, .listener = -1 };
+	struct vmm_create_times times;
+	struct vmm_config config;
+	int r;
+
+	if (program->vm.state != VMM_VM_NEW) {
+		return wrong_state(request, "the VM was created already");
+	}
+	if (arg[1] > VMM_VCPUS_MAX || arg[2] & ~(uint64_t)VMM_CREATE_SHARED ||
+	    arg[3] > VMM_DISKS_MAX || arg[4] > UINT32_MAX || arg[5] >= UINT32_MAX) {
+		return base_error_set(&request->error, -EINVAL,
+				      "creating the VM: vCPUs, flags, disks or CID out of range");
+	}
+	config = (struct vmm_config){
+		.memory_bytes = arg[0],
+		.n_vcpus = (unsigned)arg[1],
+		.shared = arg[2] & VMM_CREATE_SHARED,
+		.n_disks = (unsigned)arg[3],
+		.read_only_disks = (uint32_t)arg[4],
+		.cid = (uint32_t)arg[5],
+	};
+	r = vmm_config_check(&config, &request->error);
+	if (r == 0) {
+		r = expect_fds(request, 3 + config.n_disks, 3 + config.n_disks);
+	}
+	if (r < 0) {
+		return r;
+	}
+	fds.memory = request->fds[0];
+	fds.console = request->fds[1];
+	fds.listener = request->fds[2];
+	memcpy(fds.disks, request->fds + 3, config.n_disks * sizeof(int));
+	r = vmm_vm_create(&program->vm, &config, &fds, &times, &request->error);
+	request->fds[1] = fds.console;
+	request->fds[2] = fds.listener;
+	memcpy(request->fds + 3, fds.disks, config.n_disks * sizeof(int));
+	if (r < 0) {
+		return r;
+	}
+	request->reply.arg[0] = times.start_ns;
+	request->reply.arg[1] = times.vm_ns;
+	request->reply.arg[2] = times.memslot_ns;
+	request->reply.arg[3] = times.vcpus_ns;
+	request->reply.arg[4] = times.devices_ns;
+	return 0;
+}
+
+static int expect_created(struct program *program, struct request *request)
+{
+	switch (program->vm.state) {
+	case VMM_VM_CREATED:
+		return 0;
+	case VMM_VM_NEW:
+		return wrong_state(request, "there is no VM yet");
+	case VMM_VM_BROKEN:
+		return wrong_state(request, "the VM is unusable since an earlier failure");
+	case VMM_VM_PAUSED:
+	case VMM_VM_RUNNING:
+		break;
+	}
+	return wrong_state(request, "the VM has a state already");
+}
+
+static int expect_state(struct program *program, struct request *request)
+{
+	switch (program->vm.state) {
+	case VMM_VM_PAUSED:
+	case VMM_VM_RUNNING:
+		return 0;
+	case VMM_VM_BROKEN:
+		return wrong_state(request, "the VM is unusable since an earlier failure");
+	case VMM_VM_NEW:
+	case VMM_VM_CREATED:
+		break;
+	}
+	return wrong_state(request, "the VM was neither booted nor loaded");
+}
+
+static int handle_boot(struct program *program, struct request *request)
+{
+	struct vmm_vm *vm = &program->vm;
+	int r;
+
+	r = expect_created(program, request);
+	if (r == 0) {
+		r = expect_fds(request, 1, 2);
+	}
+	if (r < 0) {
+		return r;
+	}
+	if (!vm->config.shared) {
+		return wrong_state(request, "booting needs shared memory (VMM_CREATE_SHARED)");
+	}
+	vm->state = VMM_VM_BROKEN;
+	r = vmm_boot(vm, request->fds[0], request->n_fds == 2 ? request->fds[1] : -1,
+		     request->message->text, &request->error);
+	if (r < 0) {
+		return r;
+	}
+	vm->state = VMM_VM_PAUSED;
+	request->reply.arg[0] = vm->kind;
+	return 0;
+}
+
+static int handle_load(struct program *program, struct request *request)
+{
+	struct vmm_vm *vm = &program->vm;
+	struct vmm_state_clock clock;
+	int r;
+
+	r = expect_created(program, request);
+	if (r == 0) {
+		r = expect_fds(request, 1, 1);
+	}
+	if (r < 0) {
+		return r;
+	}
+	vm->state = VMM_VM_BROKEN;
+	r = vmm_state_load(vm, request->fds[0], &clock, &request->error);
+	if (r < 0) {
+		return r;
+	}
+	vm->state = VMM_VM_PAUSED;
+	request->reply.arg[0] = clock.realtime_ns;
+	request->reply.arg[1] = clock.tsc;
+	request->reply.arg[2] = clock.tsc_khz;
+	return 0;
+}
+
+static int handle_attach(struct program *program, struct request *request)
+{
+	uint64_t port = request->message->arg[0];
+	int r;
+
+	r = expect_state(program, request);
+	if (r == 0) {
+		r = expect_fds(request, 1, 1);
+	}
+	if (r < 0) {
+		return r;
+	}
+	if (port >= UINT32_MAX) {
+		return base_error_set(&request->error, -EINVAL, "port %llu is out of range",
+				      (unsigned long long)port);
+	}
+	r = vmm_virtio_vsock_attach(program->vm.devices[VMM_SLOT_VSOCK], TAKE_FD(request->fds[0]),
+				    (uint32_t)port);
+	return r < 0 ? base_error_set_errno(&request->error, r, "attaching a stream") : 0;
+}
+
+static int handle_resume(struct program *program, struct request *request)
+{
+	int r = expect_state(program, request);
+
+	if (r == 0) {
+		r = expect_fds(request, 0, 0);
+	}
+	return r < 0 ? r : vmm_vm_resume(&program->vm, &request->error);
+}
+
+static int handle_pause(struct program *program, struct request *request)
+{
+	int r = expect_state(program, request);
+
+	if (r == 0) {
+		r = expect_fds(request, 0, 0);
+	}
+	return r < 0 ? r : vmm_vm_pause(&program->vm, &request->error);
+}
+
+static int handle_save(struct program *program, struct request *request)
+{
+	struct vmm_vm *vm = &program->vm;
+	size_t n_fds = vm->config.shared ? 1 : 2;
+	uint64_t state_bytes;
+	int r;
+
+	r = expect_state(program, request);
+	if (r < 0) {
+		return r;
+	}
+	if (vm->state != VMM_VM_PAUSED || vm->is_over) {
+		return wrong_state(request, "saving needs a VM that is paused");
+	}
+	r = expect_fds(request, n_fds, n_fds);
+	if (r < 0) {
+		return r;
+	}
+	r = vmm_state_save(vm, request->fds[0], n_fds == 2 ? request->fds[1] : -1, &state_bytes,
+			   &request->error);
+	if (r == 0) {
+		request->reply.arg[0] = state_bytes;
+	}
+	return r;
+}
+
+/* No reply: it is one itself. */
+static void handle_connected(struct program *program, struct request *request)
+{
+	int result = request->message->result;
+	int stream = -1;
+
+	if (expect_state(program, request) < 0) {
+		return;
+	}
+	if (result == 0 && request->n_fds == 1) {
+		stream = TAKE_FD(request->fds[0]);
+	} else if (result >= 0) {
+		result = -ECONNREFUSED;
+	}
+	vmm_virtio_vsock_connected(program->vm.devices[VMM_SLOT_VSOCK], request->message->arg[0],
+				   result, stream);
+}
+
+static int dispatch(struct program *program, struct request *request)
+{
+	switch (request->message->op) {
+	case VMM_OP_CREATE:
+		return handle_create(program, request);
+	case VMM_OP_BOOT:
+		return handle_boot(program, request);
+	case VMM_OP_LOAD:
+		return handle_load(program, request);
+	case VMM_OP_ATTACH:
+		return handle_attach(program, request);
+	case VMM_OP_RESUME:
+		return handle_resume(program, request);
+	case VMM_OP_PAUSE:
+		return handle_pause(program, request);
+	case VMM_OP_SAVE:
+		return handle_save(program, request);
+	default:
+		return base_error_set(&request->error, -ENOSYS, "unknown operation %u",
+				      request->message->op);
+	}
+}
+
+static void serve(struct program *program, struct request *request)
+{
+	int r;
+
+	request->reply.op = request->message->op;
+	request->reply.sequence = request->message->sequence;
+	if (request->message->op == VMM_OP_CONNECTED) {
+		handle_connected(program, request);
+		return;
+	}
+	if (request->message->sequence == 0) {
+		r = base_error_set(&request->error, -EINVAL, "a request with sequence 0");
+	} else {
+		r = dispatch(program, request);
+	}
+	request->reply.result = r;
+	if (r < 0) {
+		memset(request->reply.arg, 0, sizeof(request->reply.arg));
+		set_text(&request->reply, request->error.text);
+	}
+	r = vmm_control_send(VMM_CONTROL_FD, &request->reply, NULL, 0);
+	if (r < 0) {
+		log_error("answering a request: %s", strerror(-r));
+		stop(program, EXIT_FAILURE);
+	}
+}
+
+static void on_control(struct vmm_source *source, uint32_t events)
+{
+	struct program *program = source->userdata;
+	struct vmm_message message;
+	int fds[VMM_FDS_MAX];
+	struct request request = { .message = &message, .fds = fds };
+	int r;
+
+	r = vmm_control_receive(VMM_CONTROL_FD, &message, fds, &request.n_fds);
+	if (r == -EAGAIN) {
+		return;
+	}
+	if (r == 0 || r == -ECONNRESET) {
+		stop(program, EXIT_SUCCESS);
+		return;
+	}
+	if (r < 0) {
+		log_error("receiving a request: %s", strerror(-r));
+		stop(program, EXIT_FAILURE);
+		return;
+	}
+	serve(program, &request);
+	for (size_t i = 0; i < request.n_fds; i++) {
+		base_fd_close(fds[i]);
+	}
+}
+
+static void on_over(struct vmm_source *source, uint32_t events)
+{
+	struct program *program = source->userdata;
+	struct vmm_vm *vm = &program->vm;
+	struct vmm_message event = {
+		.op = VMM_EVENT_EXITED,
+		.arg = { (uint64_t)vm->over_reason, (uint64_t)vm->over_code },
+	};
+	int r;
+
+	set_text(&event, vm->over_text.text);
+	r = vmm_control_send(VMM_CONTROL_FD, &event, NULL, 0);
+	if (r < 0) {
+		log_error("saying that the VM is over: %s", strerror(-r));
+	}
+	stop(program, EXIT_SUCCESS);
+}
+
+/* The control socket must be what it is said to be; a person who starts this by hand is told. */
+static int check_control_socket(void)
+{
+	struct timeval timeout = { .tv_sec = SEND_TIMEOUT_S };
+	socklen_t length = sizeof(int);
+	int type;
+
+	if (getsockopt(VMM_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &length) < 0 ||
+	    type != SOCK_SEQPACKET) {
+		log_error("warmbox-vmm is started by warmboxd: descriptor %d must be a "
+			  "SOCK_SEQPACKET socket",
+			  VMM_CONTROL_FD);
+		return -EINVAL;
+	}
+	if (fcntl(VMM_CONTROL_FD, F_SETFD, FD_CLOEXEC) < 0 ||
+	    setsockopt(VMM_CONTROL_FD, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0) {
+		return -errno;
+	}
+	return 0;
+}
+
+static int open_kvm(int *ret_fd, enum vmm_host_kind *ret_kind)
+{
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (fd < 0) {
+		r = -errno;
+		log_error("opening /dev/kvm: %s", strerror(-r));
+		return r;
+	}
+	if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API) {
+		log_error("/dev/kvm does not speak API version %d", KVM_API);
+		return -EIO;
+	}
+	r = vmm_host_kind_detect(ret_kind);
+	if (r < 0) {
+		log_error("cannot tell what kind of KVM this is");
+		return r;
+	}
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int run(struct program *program)
+{
+	struct vmm_vm *vm = &program->vm;
+	int r;
+
+	program->control = (struct vmm_source){
+		.fd = VMM_CONTROL_FD,
+		.fn = on_control,
+		.userdata = program,
+	};
+	program->over =
+		(struct vmm_source){ .fd = vm->over_fd, .fn = on_over, .userdata = program };
+	r = vmm_loop_add(&program->loop, &program->control, EPOLLIN);
+	if (r == 0) {
+		r = vmm_loop_add(&program->loop, &program->over, EPOLLIN);
+	}
+	return r < 0 ? r : vmm_loop_run(&program->loop);
+}
+
+int main(void)
+{
+	static struct program program = { .exit_status = EXIT_SUCCESS };
+	const struct vmm_vm_callbacks callbacks = {
+		.entered = on_entered,
+		.vsock_connect = on_vsock_connect,
+		.userdata = &program,
+	};
+	_cleanup_fd_ int kvm_fd = -1;
+	struct base_error error = {};
+	enum vmm_host_kind kind;
+	int r;
+
+	/* A client that hangs up is an error code, not a death. */
+	signal(SIGPIPE, SIG_IGN);
+	if (check_control_socket() < 0 || open_kvm(&kvm_fd, &kind) < 0) {
+		return EXIT_FAILURE;
+	}
+	r = vmm_loop_init(&program.loop);
+	if (r < 0) {
+		log_error("starting the event loop: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	r = vmm_vm_init(&program.vm, kvm_fd, kind, &program.loop, &callbacks, &error);
+	if (r < 0) {
+		log_error("%s", error.text);
+		return EXIT_FAILURE;
+	}
+	r = run(&program);
+	if (r < 0) {
+		log_error("event loop: %s", strerror(-r));
+		program.exit_status = EXIT_FAILURE;
+	}
+	vmm_vm_deinit(&program.vm);
+	vmm_loop_deinit(&program.loop);
+	return program.exit_status;
+}

@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * One vCPU's state.
+ *
+ * The orders of reading and of writing are KVM's unwritten rules; each line that could be moved but
+ * must not says why. Bytes and structures are converted by one function for both directions, so
+ * that they cannot disagree. Every failure names the call and the vCPU. Main thread, vCPU parked.
+ */
+
+#include "vmm/state_vcpu.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define MSR_TSC		  0x10u
+#define MSR_MCG_CTL	  0x17bu
+#define MSR_TSC_DEADLINE  0x6e0u
+#define MSRS_PER_CALL	  64u
+#define TSC_TOLERANCE_PPM 250u
+
+/* ---- bytes ---- */
+
+/* Converts fields one after the other: to bytes, or from bytes when `decode`. */
+struct codec {
+	bool decode;
+	struct base_writer *writer;
+	struct base_reader *reader;
+};
+
+static uint8_t code_u8(struct codec *c, uint8_t value)
+{
+	if (c->decode) {
+		return base_reader_u8(c->reader);
+	}
+	base_writer_u8(c->writer, value);
+	return value;
+}
+
+static uint16_t code_u16(struct codec *c, uint16_t value)
+{
+	if (c->decode) {
+		return base_reader_u16(c->reader);
+	}
+	base_writer_u16(c->writer, value);
+	return value;
+}
+
+static uint32_t code_u32(struct codec *c, uint32_t value)
+{
+	if (c->decode) {
+		return base_reader_u32(c->reader);
+	}
+	base_writer_u32(c->writer, value);
+	return value;
+}
+
+static uint64_t code_u64(struct codec *c, uint64_t value)
+{
+	if (c->decode) {
+		return base_reader_u64(c->reader);
+	}
+	base_writer_u64(c->writer, value);
+	return value;
+}
+
+static void code_bytes(struct codec *c, void *data, size_t size)
+{
+	if (c->decode) {
+		base_reader_copy(c->reader, data, size);
+	} else {
+		base_writer_bytes(c->writer, data, size);
+	}
+}
+
+/* A count of things that follow; at most max. */
+static uint32_t code_count(struct codec *c, uint32_t count, uint32_t max)
+{
+	count = code_u32(c, count);
+	if (c->decode && count > max) {
+		c->reader->result = -EBADMSG;
+		return 0;
+	}
+	return count;
+}
+
+#define CODE8(c, field)	 ((field) = code_u8((c), (field)))
+#define CODE16(c, field) ((field) = code_u16((c), (field)))
+#define CODE32(c, field) ((field) = code_u32((c), (field)))
+#define CODE64(c, field) ((field) = code_u64((c), (field)))
+
+static void code_regs(struct codec *c, struct kvm_regs *regs)
+{
+	CODE64(c, regs->rax);
+	CODE64(c, regs->rbx);
+	CODE64(c, regs->rcx);
+	CODE64(c, regs->rdx);
+	CODE64(c, regs->rsi);
+	CODE64(c, regs->rdi);
+	CODE64(c, regs->rsp);
+	CODE64(c, regs->rbp);
+	CODE64(c, regs->r8);
+	CODE64(c, regs->r9);
+	CODE64(c, regs->r10);
+	CODE64(c, regs->r11);
+	CODE64(c, regs->r12);
+	CODE64(c, regs->r13);
+	CODE64(c, regs->r14);
+	CODE64(c, regs->r15);
+	CODE64(c, regs->rip);
+	CODE64(c, regs->rflags);
+}
+
+static void code_segment(struct codec *c, struct kvm_segment *segment)
+{
+	CODE64(c, segment->base);
+	CODE32(c, segment->limit);
+	CODE16(c, segment->selector);
+	CODE8(c, segment->type);
+	CODE8(c, segment->present);
+	CODE8(c, segment->dpl);
+	CODE8(c, segment->db);
+	CODE8(c, segment->s);
+	CODE8(c, segment->l);
+	CODE8(c, segment->g);
+	CODE8(c, segment->avl);
+	CODE8(c, segment->unusable);
+}
+
+static void code_sregs(struct codec *c, struct kvm_sregs2 *sregs)
+{
+	struct kvm_segment *segments[] = { &sregs->cs, &sregs->ds, &sregs->es, &sregs->fs,
+					   &sregs->gs, &sregs->ss, &sregs->tr, &sregs->ldt };
+
+	for (size_t i = 0; i < ARRAY_SIZE(segments); i++) {
+		code_segment(c, segments[i]);
+	}
+	CODE64(c, sregs->gdt.base);
+	CODE16(c, sregs->gdt.limit);
+	CODE64(c, sregs->idt.base);
+	CODE16(c, sregs->idt.limit);
+	CODE64(c, sregs->cr0);
+	CODE64(c, sregs->cr2);
+	CODE64(c, sregs->cr3);
+	CODE64(c, sregs->cr4);
+	CODE64(c, sregs->cr8);
+	CODE64(c, sregs->efer);
+	CODE64(c, sregs->apic_base);
+	CODE64(c, sregs->flags);
+	for (size_t i = 0; i < ARRAY_SIZE(sregs->pdptrs); i++) {
+		CODE64(c, sregs->pdptrs[i]);
+	}
+}
+
+static void code_debugregs(struct codec *c, struct kvm_debugregs *debugregs)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(debugregs->db); i++) {
+		CODE64(c, debugregs->db[i]);
+	}
+	CODE64(c, debugregs->dr6);
+	CODE64(c, debugregs->dr7);
+	CODE64(c, debugregs->flags);
+}
+
+static void code_xcrs(struct codec *c, struct kvm_xcrs *xcrs)
+{
+	xcrs->nr_xcrs = code_count(c, xcrs->nr_xcrs, KVM_MAX_XCRS);
+	CODE32(c, xcrs->flags);
+	for (uint32_t i = 0; i < xcrs->nr_xcrs; i++) {
+		CODE32(c, xcrs->xcrs[i].xcr);
+		CODE64(c, xcrs->xcrs[i].value);
+	}
+}
+
+static void code_cpuid(struct codec *c, struct vmm_cpuid *cpuid)
+{
+	cpuid->n_entries = code_count(c, cpuid->n_entries, VMM_CPUID_ENTRIES_MAX);
+	for (uint32_t i = 0; i < cpuid->n_entries; i++) {
+		struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
+
+		CODE32(c, entry->function);
+		CODE32(c, entry->index);
+		CODE32(c, entry->flags);
+		CODE32(c, entry->eax);
+		CODE32(c, entry->ebx);
+		CODE32(c, entry->ecx);
+		CODE32(c, entry->edx);
+	}
+}
+
+static void code_msrs(struct codec *c, struct vmm_msrs *msrs)
+{
+	msrs->n_entries = code_count(c, msrs->n_entries, VMM_MSRS_MAX);
+	for (uint32_t i = 0; i < msrs->n_entries; i++) {
+		CODE32(c, msrs->entries[i].index);
+		CODE64(c, msrs->entries[i].data);
+	}
+}
+
+static void code_events(struct codec *c, struct kvm_vcpu_events *events)
+{
+	CODE8(c, events->exception.injected);
+	CODE8(c, events->exception.nr);
+	CODE8(c, events->exception.has_error_code);
+	CODE8(c, events->exception.pending);
+	CODE32(c, events->exception.error_code);
+	CODE8(c, events->interrupt.injected);
+	CODE8(c, events->interrupt.nr);
+	CODE8(c, events->interrupt.soft);
+	CODE8(c, events->interrupt.shadow);
+	CODE8(c, events->nmi.injected);
+	CODE8(c, events->nmi.pending);
+	CODE8(c, events->nmi.masked);
+	CODE32(c, events->sipi_vector);
+	CODE32(c, events->flags);
+	CODE8(c, events->smi.smm);
+	CODE8(c, events->smi.pending);
+	CODE8(c, events->smi.smm_inside_nmi);
+	CODE8(c, events->smi.latched_init);
+	CODE8(c, events->triple_fault.pending);
+	CODE8(c, events->exception_has_payload);
+	CODE64(c, events->exception_payload);
+}
+
+static void code_state(struct codec *c, struct vmm_vcpu_state *state)
+{
+	CODE32(c, state->mp_state.mp_state);
+	code_regs(c, &state->regs);
+	code_sregs(c, &state->sregs);
+	state->xsave_bytes = code_count(c, state->xsave_bytes, VMM_XSAVE_BYTES_MAX);
+	code_bytes(c, state->xsave, state->xsave_bytes);
+	code_xcrs(c, &state->xcrs);
+	code_debugregs(c, &state->debugregs);
+	code_bytes(c, state->lapic.regs, sizeof(state->lapic.regs));
+	CODE32(c, state->tsc_khz);
+	code_cpuid(c, &state->cpuid);
+	code_msrs(c, &state->msrs);
+	CODE64(c, state->tsc);
+	CODE64(c, state->tsc_deadline);
+	code_events(c, &state->events);
+}
+
+void vmm_vcpu_state_write(const struct vmm_vcpu_state *state, struct base_writer *writer)
+{
+	struct codec codec = { .writer = writer };
+
+	/* Encoding writes each field's own value back to it. */
+	code_state(&codec, (struct vmm_vcpu_state *)state);
+}
+
+int vmm_vcpu_state_read(struct vmm_vcpu_state *ret_state, struct base_reader *reader,
+			struct base_error *error)
+{
+	struct codec codec = { .decode = true, .reader = reader };
+
+	memset(ret_state, 0, sizeof(*ret_state));
+	code_state(&codec, ret_state);
+	if (base_reader_finish(reader) < 0) {
+		return base_error_set(error, -EBADMSG,
+				      "state: vCPU: a count or the length does not fit");
+	}
+	return 0;
+}
+
+/* ---- out of KVM ---- */
+
+static int failed(const struct vmm_vcpu *vcpu, const char *call, struct base_error *error)
+{
+	int r = errno ? -errno : -EIO;
+
+	return base_error_set_errno(error, r, "vCPU %u: %s", vcpu->index, call);
+}
+
+#define GET(vcpu, request, target, error)                     \
+	do {                                                  \
+		if (ioctl((vcpu)->fd, request, target) < 0) { \
+			return failed(vcpu, #request, error); \
+		}                                             \
+	} while (0)
+#define SET GET
+
+static uint32_t xsave_size(const struct vmm_vm *vm)
+{
+	int size = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+
+	return size > (int)sizeof(struct kvm_xsave) ? (uint32_t)size : sizeof(struct kvm_xsave);
+}
+
+static int get_xsave(const struct vmm_vcpu *vcpu, struct vmm_vcpu_state *state,
+		     struct base_error *error)
+{
+	int has_xsave2 = ioctl(vcpu->vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+
+	state->xsave_bytes = xsave_size(vcpu->vm);
+	if (state->xsave_bytes > VMM_XSAVE_BYTES_MAX) {
+		return base_error_set(error, -E2BIG, "vCPU %u: extended state of %u bytes",
+				      vcpu->index, state->xsave_bytes);
+	}
+	if (has_xsave2 > 0) {
+		GET(vcpu, KVM_GET_XSAVE2, state->xsave, error);
+	} else {
+		GET(vcpu, KVM_GET_XSAVE, state->xsave, error);
+	}
+	return 0;
+}
+
+/* struct kvm_msr_list with room for the most entries. */
+struct msr_list {
+	uint32_t n_indices;
+	uint32_t indices[VMM_MSRS_MAX];
+};
+
+/* KVM has no bit in the list for some of its own; and the list itself can name what reads fail
+ * for. Only what can be read is saved; what was saved must be writable. */
+static int list_msrs(const struct vmm_vcpu *vcpu, struct vmm_msrs *msrs, struct base_error *error)
+{
+	struct msr_list list = { .n_indices = VMM_MSRS_MAX };
+
+	if (ioctl(vcpu->vm->kvm_fd, KVM_GET_MSR_INDEX_LIST, &list) < 0) {
+		return failed(vcpu, "KVM_GET_MSR_INDEX_LIST", error);
+	}
+	msrs->n_entries = 0;
+	for (uint32_t i = 0; i < list.n_indices; i++) {
+		uint32_t index = list.indices[i];
+
+		/* The TSC and its deadline have fields of their own; MCG_CTL reads but does not
+		 * write back without MCG_CTL_P. */
+		if (index != MSR_TSC && index != MSR_TSC_DEADLINE && index != MSR_MCG_CTL) {
+			msrs->entries[msrs->n_entries++] = (struct kvm_msr_entry){ .index = index };
+		}
+	}
+	return 0;
+}
+
+/* KVM_GET_MSRS or KVM_SET_MSRS for some entries: the number done, or -errno. */
+static int transfer_msrs(const struct vmm_vcpu *vcpu, unsigned long request,
+			 struct kvm_msr_entry *entries, uint32_t n)
+{
+	struct {
+		uint32_t n_entries;
+		uint32_t padding;
+		struct kvm_msr_entry entries[MSRS_PER_CALL];
+	} chunk = { .n_entries = n };
+	int done;
+
+	memcpy(chunk.entries, entries, n * sizeof(*entries));
+	done = ioctl(vcpu->fd, request, &chunk);
+	if (done < 0) {
+		return -errno;
+	}
+	memcpy(entries, chunk.entries, n * sizeof(*entries));
+	return done;
+}
+
+static int get_msrs(const struct vmm_vcpu *vcpu, struct vmm_msrs *msrs, struct base_error *error)
+{
+	uint32_t kept = 0, next = 0;
+
+	while (next < msrs->n_entries) {
+		uint32_t n = MIN(msrs->n_entries - next, MSRS_PER_CALL);
+		int done = transfer_msrs(vcpu, KVM_GET_MSRS, &msrs->entries[next], n);
+
+		if (done < 0) {
+			return base_error_set_errno(error, done, "vCPU %u: KVM_GET_MSRS",
+						    vcpu->index);
+		}
+		memmove(&msrs->entries[kept], &msrs->entries[next],
+			(size_t)done * sizeof(msrs->entries[0]));
+		kept += (uint32_t)done;
+		/* The one it stopped at cannot be read on this host: leave it out. */
+		next += (uint32_t)done + ((uint32_t)done < n);
+	}
+	msrs->n_entries = kept;
+	return 0;
+}
+
+static int get_msr(const struct vmm_vcpu *vcpu, uint32_t index, uint64_t *ret_value,
+		   struct base_error *error)
+{
+	struct kvm_msr_entry entry = { .index = index };
+	int done = transfer_msrs(vcpu, KVM_GET_MSRS, &entry, 1);
+
+	if (done != 1) {
+		return base_error_set_errno(error, done < 0 ? done : -EIO,
+					    "vCPU %u: reading MSR %#x", vcpu->index, index);
+	}
+	*ret_value = entry.data;
+	return 0;
+}
+
+int vmm_vcpu_state_get(const struct vmm_vcpu *vcpu, struct vmm_vcpu_state *ret_state,
+		       struct base_error *error)
+{
+	struct vmm_vcpu_state *state = ret_state;
+	int r;
+
+	memset(state, 0, sizeof(*state));
+	/* First: it lets a pending INIT or SIPI take effect, which changes registers. */
+	GET(vcpu, KVM_GET_MP_STATE, &state->mp_state, error);
+	GET(vcpu, KVM_GET_REGS, &state->regs, error);
+	GET(vcpu, KVM_GET_SREGS2, &state->sregs, error);
+	r = get_xsave(vcpu, state, error);
+	if (r < 0) {
+		return r;
+	}
+	GET(vcpu, KVM_GET_XCRS, &state->xcrs, error);
+	GET(vcpu, KVM_GET_DEBUGREGS, &state->debugregs, error);
+	GET(vcpu, KVM_GET_LAPIC, &state->lapic, error);
+	r = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+	if (r <= 0) {
+		return failed(vcpu, "KVM_GET_TSC_KHZ", error);
+	}
+	state->tsc_khz = (uint32_t)r;
+	/* Read back, not remembered: KVM changes some leaves by itself. */
+	state->cpuid.n_entries = VMM_CPUID_ENTRIES_MAX;
+	GET(vcpu, KVM_GET_CPUID2, &state->cpuid, error);
+	r = list_msrs(vcpu, &state->msrs, error);
+	if (r == 0) {
+		r = get_msrs(vcpu, &state->msrs, error);
+	}
+	if (r == 0) {
+		r = get_msr(vcpu, MSR_TSC_DEADLINE, &state->tsc_deadline, error);
+	}
+	if (r == 0) {
+		r = get_msr(vcpu, MSR_TSC, &state->tsc, error);
+	}
+	if (r < 0) {
+		return r;
+	}
+	/* Last: the calls above may have moved what is pending. */
+	GET(vcpu, KVM_GET_VCPU_EVENTS, &state->events, error);
+	return 0;
+}
+
+/* ---- into KVM ---- */
+
+static int set_msr(const struct vmm_vcpu *vcpu, uint32_t index, uint64_t value,
+		   struct base_error *error)
+{
+	struct kvm_msr_entry entry = { .index = index, .data = value };
+	int done = transfer_msrs(vcpu, KVM_SET_MSRS, &entry, 1);
+
+	if (done != 1) {
+		return base_error_set_errno(error, done < 0 ? done : -EINVAL,
+					    "vCPU %u: writing MSR %#x", vcpu->index, index);
+	}
+	return 0;
+}
+
+static int set_tsc_khz(const struct vmm_vcpu *vcpu, uint32_t wanted_khz, struct base_error *error)
+{
+	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+	uint64_t difference;
+
+	if (khz <= 0) {
+		return failed(vcpu, "KVM_GET_TSC_KHZ", error);
+	}
+	difference = wanted_khz > (uint32_t)khz ? wanted_khz - (uint32_t)khz
+						: (uint32_t)khz - wanted_khz;
+	/* Within the tolerance the difference is measurement, and scaling has a cost. */
+	if (difference * 1000000 <= (uint64_t)khz * TSC_TOLERANCE_PPM) {
+		return 0;
+	}
+	if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)wanted_khz) < 0) {
+		return base_error_set_errno(error, -errno,
+					    "vCPU %u: this CPU cannot run the guest's TSC at %u "
+					    "kHz (it has %d)",
+					    vcpu->index, wanted_khz, khz);
+	}
+	return 0;
+}
+
+/* The table was set when the vCPU was made; setting the same again would only take time. */
+static int set_cpuid(const struct vmm_vcpu *vcpu, const struct vmm_cpuid *cpuid,
+		     struct base_error *error)
+{
+	struct vmm_cpuid present = { .n_entries = VMM_CPUID_ENTRIES_MAX };
+
+	GET(vcpu, KVM_GET_CPUID2, &present, error);
+	if (present.n_entries == cpuid->n_entries) {
+		bool same = true;
+
+		for (uint32_t i = 0; i < cpuid->n_entries && same; i++) {
+			same = memcmp(&present.entries[i], &cpuid->entries[i],
+				      offsetof(struct kvm_cpuid_entry2, padding)) == 0;
+		}
+		if (same) {
+			return 0;
+		}
+	}
+	SET(vcpu, KVM_SET_CPUID2, cpuid, error);
+	return 0;
+}
+
+static int set_msrs(const struct vmm_vcpu *vcpu, const struct vmm_msrs *msrs,
+		    struct base_error *error)
+{
+	struct vmm_msrs copy = *msrs;
+
+	for (uint32_t next = 0; next < copy.n_entries; next += MSRS_PER_CALL) {
+		uint32_t n = MIN(copy.n_entries - next, MSRS_PER_CALL);
+		int done = transfer_msrs(vcpu, KVM_SET_MSRS, &copy.entries[next], n);
+
+		if (done < 0) {
+			return base_error_set_errno(error, done, "vCPU %u: KVM_SET_MSRS",
+						    vcpu->index);
+		}
+		if ((uint32_t)done != n) {
+			return base_error_set(
+				error, -EINVAL, "vCPU %u: KVM refuses MSR %#x with value %#llx",
+				vcpu->index, copy.entries[next + (uint32_t)done].index,
+				copy.entries[next + (uint32_t)done].data);
+		}
+	}
+	return 0;
+}
+
+/*
+ * kvm-pvm takes a write to the TSC without an error and leaves the guest at the host's TSC. The
+ * guest then keeps time by kvmclock, which the host kind can move (vmm/boot.c sees to it); what is
+ * left in units of the TSC is the armed timer, so that is moved by as much as the TSC was not.
+ */
+static int set_tsc(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
+		   uint64_t *ret_tsc, struct base_error *error)
+{
+	uint64_t deadline = state->tsc_deadline;
+	uint64_t tsc, distance;
+	int r;
+
+	r = set_msr(vcpu, MSR_TSC, state->tsc, error);
+	if (r == 0) {
+		r = get_msr(vcpu, MSR_TSC, &tsc, error);
+	}
+	if (r < 0) {
+		return r;
+	}
+	distance = tsc - state->tsc;
+	if (distance > (uint64_t)state->tsc_khz * 1000) {
+		/* More than a second off, in either direction: it was not honoured. */
+		deadline = deadline ? deadline + distance : 0;
+	}
+	*ret_tsc = tsc;
+	/* In a call of its own and after the LAPIC: KVM drops the write silently while the timer is
+	 * in another mode. */
+	return set_msr(vcpu, MSR_TSC_DEADLINE, deadline, error);
+}
+
+int vmm_vcpu_state_set(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
+		       uint64_t *ret_tsc, struct base_error *error)
+{
+	int r;
+
+	if (state->xsave_bytes != xsave_size(vcpu->vm)) {
+		return base_error_set(error, -EINVAL,
+				      "vCPU %u: extended state of %u bytes, this host has %u",
+				      vcpu->index, state->xsave_bytes, xsave_size(vcpu->vm));
+	}
+	r = set_tsc_khz(vcpu, state->tsc_khz, error);
+	if (r == 0) {
+		r = set_cpuid(vcpu, &state->cpuid, error);
+	}
+	if (r < 0) {
+		return r;
+	}
+	SET(vcpu, KVM_SET_MP_STATE, &state->mp_state, error);
+	/* Before the events: it clears a pending exception. */
+	SET(vcpu, KVM_SET_REGS, &state->regs, error);
+	/* Before the LAPIC: it carries the APIC base, with the mode of the APIC. */
+	SET(vcpu, KVM_SET_SREGS2, &state->sregs, error);
+	SET(vcpu, KVM_SET_XSAVE, state->xsave, error);
+	SET(vcpu, KVM_SET_XCRS, &state->xcrs, error);
+	SET(vcpu, KVM_SET_DEBUGREGS, &state->debugregs, error);
+	SET(vcpu, KVM_SET_LAPIC, &state->lapic, error);
+	r = set_msrs(vcpu, &state->msrs, error);
+	if (r == 0) {
+		r = set_tsc(vcpu, state, ret_tsc, error);
+	}
+	if (r < 0) {
+		return r;
+	}
+	SET(vcpu, KVM_SET_VCPU_EVENTS, &state->events, error);
+	return 0;
+}

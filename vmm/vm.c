@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The VM of vmm/vm.h: making it, letting it run, stopping it.
+ *
+ * The order of creation is a rule: split irqchip, then all memory slots, then vCPUs, then
+ * ioeventfds. A memory slot that is set after an in-kernel bus device was registered waits for a
+ * full SRCU grace period, which is milliseconds. A creation that fails leaves a broken VM that
+ * vmm_vm_deinit() takes down. Everything here runs on the main thread with the device lock, but
+ * vmm_vm_end(), which vCPU threads call too, and init and deinit, which take no lock.
+ */
+
+#include "vmm/vm.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* KVM on Intel wants three pages for a TSS and one for an identity map, outside guest memory. */
+#define TSS_GPA		 0xfffbd000u
+#define IDENTITY_MAP_GPA 0xfffbc000u
+
+int vmm_config_check(const struct vmm_config *config, struct base_error *error)
+{
+	if (config->memory_bytes < VMM_MEMORY_MIN_BYTES ||
+	    config->memory_bytes > VMM_MEMORY_MAX_BYTES || config->memory_bytes % 4096 != 0) {
+		return base_error_set(error, -EINVAL,
+				      "memory of %llu bytes: must be whole pages from %llu MiB to "
+				      "%llu MiB",
+				      (unsigned long long)config->memory_bytes,
+				      (unsigned long long)(VMM_MEMORY_MIN_BYTES >> 20),
+				      (unsigned long long)(VMM_MEMORY_MAX_BYTES >> 20));
+	}
+	if (config->n_vcpus < 1 || config->n_vcpus > VMM_VCPUS_MAX) {
+		return base_error_set(error, -EINVAL, "%u vCPUs: must be 1 to %d", config->n_vcpus,
+				      VMM_VCPUS_MAX);
+	}
+	if (config->n_disks > VMM_DISKS_MAX || config->read_only_disks >> config->n_disks) {
+		return base_error_set(error, -EINVAL,
+				      "%u disks, read-only mask %#x: at most %d disks",
+				      config->n_disks, config->read_only_disks, VMM_DISKS_MAX);
+	}
+	if (config->cid < 3) {
+		return base_error_set(error, -EINVAL, "guest CID %u: must be at least 3",
+				      config->cid);
+	}
+	return 0;
+}
+
+static void raise_irq(void *userdata, unsigned irq)
+{
+	struct vmm_vm *vm = userdata;
+
+	vmm_ioapic_raise(&vm->ioapic, irq);
+}
+
+static int connect_from_guest(void *userdata, uint64_t id, uint32_t port)
+{
+	struct vmm_vm *vm = userdata;
+
+	return vm->callbacks.vsock_connect(vm->callbacks.userdata, id, port);
+}
+
+int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct vmm_loop *loop,
+		const struct vmm_vm_callbacks *callbacks, struct base_error *error)
+{
+	int r;
+
+	memset(vm, 0, sizeof(*vm));
+	vm->kvm_fd = kvm_fd;
+	vm->fd = -1;
+	vm->kind = kind;
+	vm->loop = loop;
+	vm->callbacks = *callbacks;
+	vm->serial.console_fd = -1;
+	for (unsigned i = 0; i < VMM_VCPUS_MAX; i++) {
+		vm->vcpus[i].fd = -1;
+	}
+	vm->virtio_host = (struct vmm_virtio_host){
+		.memory = &vm->memory,
+		.loop = loop,
+		.raise = raise_irq,
+		.vsock_connect = connect_from_guest,
+		.userdata = vm,
+	};
+	pthread_cond_init(&vm->wake, NULL);
+	pthread_cond_init(&vm->parking, NULL);
+	vm->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (vm->over_fd < 0) {
+		return base_error_set_errno(error, -errno, "making an eventfd");
+	}
+	r = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (r < (int)sizeof(struct kvm_run)) {
+		return base_error_set(error, -EIO, "KVM gives no run area");
+	}
+	vm->run_bytes = (size_t)r;
+	r = vmm_cpuid_base(kvm_fd, kind, &vm->cpuid);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "reading the CPUID table of KVM");
+	}
+	vm->fingerprint = vmm_cpuid_fingerprint(&vm->cpuid);
+	return vmm_vcpu_setup_signal();
+}
+
+void vmm_vm_deinit(struct vmm_vm *vm)
+{
+	pthread_mutex_lock(&vm->loop->lock);
+	vm->running = false;
+	vm->quit = true;
+	for (unsigned i = 0; i < VMM_VCPUS_MAX; i++) {
+		if (vm->vcpus[i].run) {
+			vmm_vcpu_kick(&vm->vcpus[i]);
+		}
+	}
+	pthread_cond_broadcast(&vm->wake);
+	pthread_mutex_unlock(&vm->loop->lock);
+
+	for (unsigned i = 0; i < VMM_VCPUS_MAX; i++) {
+		vmm_vcpu_deinit(&vm->vcpus[i]);
+	}
+	for (unsigned i = 0; i < vm->n_devices; i++) {
+		vmm_virtio_free(vm->devices[i]);
+	}
+	vm->n_devices = 0;
+	vmm_serial_deinit(&vm->serial);
+	vm->fd = base_fd_close(vm->fd);
+	vmm_memory_deinit(&vm->memory);
+	vm->over_fd = base_fd_close(vm->over_fd);
+	pthread_cond_destroy(&vm->wake);
+	pthread_cond_destroy(&vm->parking);
+}
+
+static int enable_cap(struct vmm_vm *vm, uint32_t cap, uint64_t argument)
+{
+	struct kvm_enable_cap request = { .cap = cap, .args = { argument } };
+
+	return ioctl(vm->fd, KVM_ENABLE_CAP, &request) < 0 ? -errno : 0;
+}
+
+static int create_kvm(struct vmm_vm *vm, struct base_error *error)
+{
+	uint64_t identity_map = IDENTITY_MAP_GPA;
+	int r;
+
+	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+	if (vm->fd < 0) {
+		return base_error_set_errno(error, -errno, "creating a VM");
+	}
+	if (vm->kind == VMM_HOST_VMX &&
+	    (ioctl(vm->fd, KVM_SET_TSS_ADDR, TSS_GPA) < 0 ||
+	     ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0)) {
+		return base_error_set_errno(error, -errno, "placing the TSS of the VM");
+	}
+	r = enable_cap(vm, KVM_CAP_SPLIT_IRQCHIP, VMM_IOAPIC_PINS);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "enabling the split irqchip");
+	}
+	/* Without it an emulation failure in user mode becomes an exception in the guest, and one
+	 * in ring 0 comes without the instruction bytes. */
+	r = enable_cap(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+	if (r < 0 && vm->kind == VMM_HOST_PVM) {
+		return base_error_set_errno(error, r, "asking for exits on emulation failures");
+	}
+	return 0;
+}
+
+static int create_memory(struct vmm_vm *vm, int fd, struct base_error *error)
+{
+	struct kvm_userspace_memory_region region;
+	int r;
+
+	r = vmm_memory_init(&vm->memory, fd, vm->config.memory_bytes, vm->config.shared);
+	if (r < 0) {
+		return base_error_set_errno(error, r,
+					    "mapping the guest memory (a file of %llu bytes)",
+					    (unsigned long long)vm->config.memory_bytes);
+	}
+	region = (struct kvm_userspace_memory_region){
+		.slot = 0,
+		.guest_phys_addr = 0,
+		.memory_size = vm->memory.size_bytes,
+		.userspace_addr = (uint64_t)(uintptr_t)vm->memory.base,
+	};
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region) < 0) {
+		return base_error_set_errno(error, -errno, "setting the memory slot");
+	}
+	return 0;
+}
+
+static int create_vcpus(struct vmm_vm *vm, struct base_error *error)
+{
+	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
+		int r = vmm_vcpu_init(&vm->vcpus[i], vm, i, error);
+
+		if (r < 0) {
+			return r;
+		}
+	}
+	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
+		int r = vmm_vcpu_start(&vm->vcpus[i], error);
+
+		if (r < 0) {
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* Queue notifications go to the device's eventfds without an exit. */
+static int arm_ioeventfds(struct vmm_vm *vm, unsigned slot, struct base_error *error)
+{
+	struct vmm_virtio *device = vm->devices[slot];
+
+	for (unsigned queue = 0; queue < vmm_virtio_queue_count(device); queue++) {
+		struct kvm_ioeventfd request = {
+			.datamatch = queue,
+			.addr = VMM_VIRTIO_MMIO_BASE + slot * VMM_VIRTIO_MMIO_STRIDE +
+				VMM_VIRTIO_QUEUE_NOTIFY,
+			.len = 4,
+			.fd = vmm_virtio_queue_fd(device, queue),
+			.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+		};
+
+		if (ioctl(vm->fd, KVM_IOEVENTFD, &request) < 0) {
+			return base_error_set_errno(
+				error, -errno, "arming queue %u of virtio device %u", queue, slot);
+		}
+	}
+	return 0;
+}
+
+static int create_devices(struct vmm_vm *vm, struct vmm_create_fds *fds, struct base_error *error)
+{
+	int r;
+
+	vmm_ioapic_init(&vm->ioapic, vm->fd);
+	vmm_serial_init(&vm->serial, TAKE_FD(fds->console), raise_irq, vm);
+
+	r = vmm_virtio_rng_new(&vm->virtio_host, VMM_SLOT_RNG, &vm->devices[VMM_SLOT_RNG], error);
+	if (r < 0) {
+		return r;
+	}
+	vm->n_devices = VMM_SLOT_RNG + 1;
+	r = vmm_virtio_vsock_new(&vm->virtio_host, VMM_SLOT_VSOCK, vm->config.cid, fds->listener,
+				 &vm->devices[VMM_SLOT_VSOCK], error);
+	if (r < 0) {
+		return r;
+	}
+	fds->listener = -1;
+	vm->n_devices = VMM_SLOT_VSOCK + 1;
+	for (unsigned i = 0; i < vm->config.n_disks; i++) {
+		unsigned slot = VMM_SLOT_DISK + i;
+
+		r = vmm_virtio_block_new(&vm->virtio_host, slot, fds->disks[i],
+					 vm->config.read_only_disks & 1u << i, &vm->devices[slot],
+					 error);
+		if (r < 0) {
+			return base_error_prefix(error, r, "disk %u", i);
+		}
+		fds->disks[i] = -1;
+		vm->n_devices = slot + 1;
+	}
+	for (unsigned slot = 0; slot < vm->n_devices; slot++) {
+		r = arm_ioeventfds(vm, slot, error);
+		if (r < 0) {
+			return r;
+		}
+	}
+	return 0;
+}
+
+int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
+		  struct vmm_create_times *ret_times, struct base_error *error)
+{
+	struct vmm_create_times times = { .start_ns = base_clock_monotonic_ns() };
+	int r;
+
+	r = vmm_config_check(config, error);
+	if (r < 0) {
+		return r;
+	}
+	vm->config = *config;
+	vm->state = VMM_VM_BROKEN;
+	r = create_kvm(vm, error);
+	if (r < 0) {
+		return r;
+	}
+	times.vm_ns = base_clock_monotonic_ns();
+	r = create_memory(vm, fds->memory, error);
+	if (r < 0) {
+		return r;
+	}
+	times.memslot_ns = base_clock_monotonic_ns();
+	r = create_vcpus(vm, error);
+	if (r < 0) {
+		return r;
+	}
+	times.vcpus_ns = base_clock_monotonic_ns();
+	r = create_devices(vm, fds, error);
+	if (r < 0) {
+		return r;
+	}
+	times.devices_ns = base_clock_monotonic_ns();
+	vm->state = VMM_VM_CREATED;
+	*ret_times = times;
+	return 0;
+}
+
+int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error)
+{
+	if (vm->state == VMM_VM_RUNNING || vm->is_over) {
+		return 0;
+	}
+	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
+		struct vmm_vcpu *vcpu = &vm->vcpus[i];
+
+		/* Tells a guest with kvmclock that it was stopped, so that its watchdogs do not
+		 * bark. EINVAL: the guest has no kvmclock. */
+		if (ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0) < 0 && errno != EINVAL) {
+			return base_error_set_errno(error, -errno,
+						    "telling vCPU %u that it was stopped", i);
+		}
+		__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+	}
+	vmm_serial_resume(&vm->serial);
+	for (unsigned i = 0; i < vm->n_devices; i++) {
+		vmm_virtio_resume(vm->devices[i]);
+	}
+	vm->devices_drained = false;
+	vm->entered_pending = true;
+	vm->running = true;
+	vm->state = VMM_VM_RUNNING;
+	pthread_cond_broadcast(&vm->wake);
+	return 0;
+}
+
+static bool all_parked(const struct vmm_vm *vm)
+{
+	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
+		if (!vm->vcpus[i].parked) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void stop_vcpus(struct vmm_vm *vm)
+{
+	vm->running = false;
+	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
+		vmm_vcpu_kick(&vm->vcpus[i]);
+	}
+}
+
+int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error)
+{
+	if (vm->state == VMM_VM_RUNNING) {
+		stop_vcpus(vm);
+		while (!all_parked(vm)) {
+			pthread_cond_wait(&vm->parking, &vm->loop->lock);
+		}
+		vm->state = VMM_VM_PAUSED;
+	}
+	for (unsigned i = 0; i < vm->n_devices && !vm->devices_drained; i++) {
+		int r = vmm_virtio_drain(vm->devices[i]);
+
+		if (r < 0) {
+			return base_error_set_errno(error, r, "draining virtio device %u", i);
+		}
+	}
+	vm->devices_drained = true;
+	return 0;
+}
+
+void vmm_vm_end(struct vmm_vm *vm, enum vmm_exit_reason reason, int code, const char *format, ...)
+{
+	uint64_t one = 1;
+	va_list args;
+
+	if (vm->is_over) {
+		return;
+	}
+	vm->is_over = true;
+	vm->over_reason = reason;
+	vm->over_code = code;
+	va_start(args, format);
+	vsnprintf(vm->over_text.text, sizeof(vm->over_text.text), format, args);
+	va_end(args);
+	stop_vcpus(vm);
+	/* An eventfd that nobody has read yet cannot overflow from one write. */
+	if (write(vm->over_fd, &one, sizeof(one)) < 0) {
+		return;
+	}
+}

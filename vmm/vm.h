@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The VM: KVM's objects, guest memory, devices and vCPU threads.
+ *
+ * Threads: the main thread serves the loop and calls everything here; each vCPU has a thread that
+ * enters the guest and handles its exits. The device lock (loop->lock) guards all fields that are
+ * not constant after vmm_vm_create(); callers on the main thread hold it.
+ *
+ *    created ── boot or load ──▶ paused ⇄ running ──▶ over
+ */
+
+#include "vmm/cpuid.h"
+#include "vmm/ioapic.h"
+#include "vmm/loop.h"
+#include "vmm/memory.h"
+#include "vmm/serial.h"
+#include "vmm/virtio.h"
+#include "vmm/vmm.h"
+
+#include <pthread.h>
+
+/* Slots of the virtio devices: rng, vsock, then the disks. */
+#define VMM_SLOT_RNG   0u
+#define VMM_SLOT_VSOCK 1u
+#define VMM_SLOT_DISK  2u
+
+struct vmm_vm;
+
+struct vmm_config {
+	uint64_t memory_bytes;
+	unsigned n_vcpus;
+	bool shared; /* enum vmm_create_flags */
+	unsigned n_disks;
+	uint32_t read_only_disks; /* bit n: disk n */
+	uint32_t cid;
+};
+
+/* Checks ranges. 0 or -EINVAL with the field in error. */
+int vmm_config_check(const struct vmm_config *config, struct base_error *error);
+
+/* Descriptors for vmm_vm_create(); what was taken is -1 afterwards, the rest stays the caller's. */
+struct vmm_create_fds {
+	int memory;
+	int console;
+	int listener;
+	int disks[VMM_DISKS_MAX];
+};
+
+/* CLOCK_MONOTONIC ns after each step of vmm_vm_create(). */
+struct vmm_create_times {
+	uint64_t start_ns, vm_ns, memslot_ns, vcpus_ns, devices_ns;
+};
+
+struct vmm_vcpu {
+	struct vmm_vm *vm;
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+	bool started;
+	bool parked; /* outside KVM_RUN, with no half-done I/O; under the device lock */
+};
+
+struct vmm_vm_callbacks {
+	/* On a vCPU thread, without the device lock, just before the first KVM_RUN after a resume.
+	 */
+	void (*entered)(void *userdata, uint64_t monotonic_ns);
+	/* The guest wants a connection to a host port; see struct vmm_virtio_host. */
+	int (*vsock_connect)(void *userdata, uint64_t id, uint32_t port);
+	void *userdata;
+};
+
+enum vmm_vm_state {
+	VMM_VM_NEW,	/* not created: only create */
+	VMM_VM_CREATED, /* a shell: boot, load */
+	VMM_VM_BROKEN,	/* a boot or load failed half-way: nothing any more */
+	VMM_VM_PAUSED,	/* has a state: attach, resume, pause (nothing to do), save */
+	VMM_VM_RUNNING, /* attach, resume (nothing to do), pause */
+};
+
+struct vmm_vm {
+	/* Constant after vmm_vm_create(). */
+	int kvm_fd; /* borrowed */
+	int fd;
+	enum vmm_host_kind kind;
+	uint64_t fingerprint;
+	struct vmm_config config;
+	struct vmm_loop *loop; /* borrowed */
+	struct vmm_vm_callbacks callbacks;
+	struct vmm_virtio_host virtio_host;
+	struct vmm_cpuid cpuid; /* filtered, before topology */
+	size_t run_bytes;	/* size of the kvm_run mapping */
+	int over_fd;		/* eventfd: readable when the VM is over */
+
+	/* Under the device lock. */
+	enum vmm_vm_state state;
+	struct vmm_memory memory;
+	struct vmm_ioapic ioapic;
+	struct vmm_serial serial;
+	struct vmm_virtio *devices[VMM_VIRTIO_DEVICES_MAX];
+	unsigned n_devices;
+	struct vmm_vcpu vcpus[VMM_VCPUS_MAX];
+	pthread_cond_t wake;	/* to vCPU threads: running or quit changed */
+	pthread_cond_t parking; /* to the main thread: a vCPU parked */
+	bool running, quit;
+	bool entered_pending; /* the next vCPU to enter reports it */
+	bool devices_drained;
+	bool is_over;
+	enum vmm_exit_reason over_reason;
+	int over_code;
+	struct base_error over_text;
+};
+
+/* Looks at the host; opens nothing. kvm_fd and loop are borrowed. 0 or -errno. */
+int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct vmm_loop *loop,
+		const struct vmm_vm_callbacks *callbacks, struct base_error *error);
+/* Stops and joins the threads. Called without the device lock; takes a half-made VM. */
+void vmm_vm_deinit(struct vmm_vm *vm);
+
+/* Makes the VM and starts its threads, parked. On failure the VM is broken. 0 or -errno. */
+int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
+		  struct vmm_create_times *ret_times, struct base_error *error);
+
+/* Lets the vCPUs run. 0 or -errno. */
+int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error);
+/* Stops the vCPUs and drains the devices; gives the device lock away while it waits. 0 or -errno.
+ */
+int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error);
+
+/* The VM is over: stops the vCPUs, wakes over_fd. The first call wins. Any thread, with the device
+ * lock. */
+void vmm_vm_end(struct vmm_vm *vm, enum vmm_exit_reason reason, int code, const char *format, ...)
+	_printf_(4, 5);
+
+/* --- vcpu.c --- */
+
+/* Creates vCPU index with its CPUID table. -1 fds and NULL mappings are fine for deinit. */
+int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
+		  struct base_error *error);
+void vmm_vcpu_deinit(struct vmm_vcpu *vcpu);
+/* Starts the thread, parked. */
+int vmm_vcpu_start(struct vmm_vcpu *vcpu, struct base_error *error);
+/* Makes the vCPU leave KVM_RUN, and not enter it again before immediate_exit is cleared. */
+void vmm_vcpu_kick(struct vmm_vcpu *vcpu);
+/* Installs the handler of the signal that kicks use. Once per process. 0 or -errno. */
+int vmm_vcpu_setup_signal(void);
+
+/* --- ports.c: where a guest's access goes. With the device lock. --- */
+
+void vmm_ports_read(struct vmm_vm *vm, uint16_t port, void *data, unsigned length);
+void vmm_ports_write(struct vmm_vm *vm, uint16_t port, const void *data, unsigned length);
+void vmm_mmio_read(struct vmm_vm *vm, gpa_t gpa, void *data, unsigned length);
+void vmm_mmio_write(struct vmm_vm *vm, gpa_t gpa, const void *data, unsigned length);
