@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What must be right before the daemon starts. Each refusal says what to do about it.
+ */
+
+#include "base/error.h"
+#include "daemon/config.h"
+
+#include <sys/types.h>
+
+/* /dev/kvm is there and may be opened. */
+int daemon_check_kvm(struct base_error *error);
+
+/*
+ * Finds the warmbox-vmm program and puts its path into config->vmm: what is configured; else the
+ * one beside this program, as it stands in a build tree; else the installed one.
+ */
+int daemon_check_vmm(struct daemon_config *config, struct base_error *error);
+
+/* The id of the configured group; RPC_GROUP_UNCHANGED without one. */
+int daemon_check_group(const struct daemon_config *config, gid_t *ret_group,
+		       struct base_error *error);
+
+/*
+ * Makes the runtime directory (mode 0750, of the group) and locks it: a second daemon would remove
+ * the first one's sandboxes. *ret_fd holds the lock (owned by the caller). -EADDRINUSE.
+ */
+int daemon_check_runtime_dir(const struct daemon_config *config, gid_t group, int *ret_fd,
+			     struct base_error *error);
+
+/* As many descriptors as the hard limit allows: each sandbox takes several. */
+void daemon_raise_descriptor_limit(void);

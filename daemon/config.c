@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Reading warmboxd.conf with libinih.
+ *
+ * libinih calls back for each key; its handler finds the key in a table and parses the value. The
+ * first failure is kept, with the line that libinih had read by then. Used at start only.
+ */
+
+#include "daemon/config.h"
+
+#include "pool/pool.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEMPLATE_PREFIX "template "
+
+enum kind {
+	KIND_PATH, /* absolute */
+	KIND_STRING,
+	KIND_UNSIGNED,
+	KIND_U64,
+};
+
+struct key {
+	const char *section;
+	const char *name;
+	enum kind kind;
+	size_t offset; /* in struct daemon_config */
+	uint64_t max;  /* of numbers */
+};
+
+#define FIELD(field) offsetof(struct daemon_config, field)
+static const struct key keys[] = {
+	{ "daemon", "socket", KIND_PATH, FIELD(socket), 0 },
+	{ "daemon", "group", KIND_STRING, FIELD(group), 0 },
+	{ "daemon", "runtime_dir", KIND_PATH, FIELD(runtime_dir), 0 },
+	{ "daemon", "store", KIND_PATH, FIELD(store), 0 },
+	{ "daemon", "vmm", KIND_PATH, FIELD(vmm), 0 },
+	{ "pool", "default_target", KIND_UNSIGNED, FIELD(default_target), POOL_TARGET_MAX },
+	{ "pool", "restore_concurrency", KIND_UNSIGNED, FIELD(restore_concurrency),
+	  DAEMON_CONCURRENCY_MAX },
+	{ "pool", "identity_timeout_ms", KIND_U64, FIELD(identity_timeout_ms),
+	  DAEMON_TIMEOUT_MAX_MS },
+	{ "pool", "acquire_timeout_ms", KIND_U64, FIELD(acquire_timeout_ms),
+	  DAEMON_TIMEOUT_MAX_MS },
+};
+
+struct parse {
+	struct daemon_config *config;
+	const char *path;
+	FILE *file;
+	unsigned line;
+	uint64_t seen; /* bit n: keys[n] was given */
+	struct base_error *error;
+	int result;
+};
+
+/* Keeps the first failure. Returns what libinih takes for one. */
+static int fail(struct parse *parse, const char *what, const char *why)
+{
+	if (parse->result == 0) {
+		parse->result = base_error_set(parse->error, -EINVAL, "%s:%u: %s: %s", parse->path,
+					       parse->line, what, why);
+	}
+	return 0;
+}
+
+/* NULL, or what is wrong. */
+static const char *parse_number(const char *text, uint64_t max, uint64_t *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0) {
+		return "not a whole number";
+	}
+	return *ret > max ? "too large" : NULL;
+}
+
+static const char *set_string(char **field, const char *value)
+{
+	if (value[0] == '\0') {
+		return "empty";
+	}
+	return daemon_config_override(field, value) < 0 ? "out of memory" : NULL;
+}
+
+static const char *set_value(struct daemon_config *config, const struct key *key, const char *value)
+{
+	char *field = (char *)config + key->offset;
+	const char *wrong;
+	uint64_t number;
+
+	switch (key->kind) {
+	case KIND_PATH:
+		if (value[0] != '/') {
+			return "not an absolute path";
+		}
+		return set_string((char **)(void *)field, value);
+	case KIND_STRING:
+		return set_string((char **)(void *)field, value);
+	case KIND_UNSIGNED:
+		wrong = parse_number(value, key->max, &number);
+		if (!wrong) {
+			*(unsigned *)(void *)field = (unsigned)number;
+		}
+		return wrong;
+	case KIND_U64:
+		wrong = parse_number(value, key->max, &number);
+		if (!wrong) {
+			*(uint64_t *)(void *)field = number;
+		}
+		return wrong;
+	}
+	return "not known";
+}
+
+/* --- templates --- */
+
+static struct daemon_template *find_template(struct daemon_config *config, const char *name)
+{
+	for (size_t i = 0; i < config->n_templates; i++) {
+		if (strcmp(config->templates[i].name, name) == 0) {
+			return &config->templates[i];
+		}
+	}
+	return NULL;
+}
+
+static const char *add_template(struct daemon_config *config, const char *name,
+				struct daemon_template **ret)
+{
+	struct daemon_template *templates;
+
+	if (!snapshot_name_is_valid(name)) {
+		return "not the name of a template";
+	}
+	*ret = find_template(config, name);
+	if (*ret) {
+		return NULL;
+	}
+	if (config->n_templates == DAEMON_TEMPLATES_MAX) {
+		return "too many templates";
+	}
+	templates = reallocarray(config->templates, config->n_templates + 1, sizeof(*templates));
+	if (!templates) {
+		return "out of memory";
+	}
+	config->templates = templates;
+	templates[config->n_templates] = (struct daemon_template){ .name = strdup(name) };
+	if (!templates[config->n_templates].name) {
+		return "out of memory";
+	}
+	*ret = &templates[config->n_templates++];
+	return NULL;
+}
+
+static int handle_template(struct parse *parse, const char *name, const char *key,
+			   const char *value)
+{
+	struct daemon_template *template;
+	const char *wrong = add_template(parse->config, name, &template);
+	uint64_t target;
+
+	if (wrong) {
+		return fail(parse, name, wrong);
+	}
+	if (strcmp(key, "target") != 0) {
+		return fail(parse, key, "no such key in a section of a template");
+	}
+	if (template->has_target) {
+		return fail(parse, key, "given twice");
+	}
+	wrong = parse_number(value, POOL_TARGET_MAX, &target);
+	if (wrong) {
+		return fail(parse, key, wrong);
+	}
+	template->target = (unsigned)target;
+	template->has_target = true;
+	return 1;
+}
+
+/* --- reading --- */
+
+static bool section_is_known(const char *section)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		if (strcmp(keys[i].section, section) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int handle_key(void *userdata, const char *section, const char *name, const char *value)
+{
+	struct parse *parse = userdata;
+
+	if (strncmp(section, TEMPLATE_PREFIX, strlen(TEMPLATE_PREFIX)) == 0) {
+		return handle_template(parse, section + strlen(TEMPLATE_PREFIX), name, value);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		const char *wrong;
+
+		if (strcmp(keys[i].section, section) != 0 || strcmp(keys[i].name, name) != 0) {
+			continue;
+		}
+		if (parse->seen & UINT64_C(1) << i) {
+			return fail(parse, name, "given twice");
+		}
+		parse->seen |= UINT64_C(1) << i;
+		wrong = set_value(parse->config, &keys[i], value);
+		return wrong ? fail(parse, name, wrong) : 1;
+	}
+	if (section[0] == '\0') {
+		return fail(parse, name, "stands in no section");
+	}
+	return fail(parse, name, "no such key in this section");
+}
+
+/* Looks at `[section]` lines itself: libinih says nothing of a section without keys. */
+static void check_section(struct parse *parse, const char *line)
+{
+	char section[sizeof(TEMPLATE_PREFIX) + SNAPSHOT_NAME_MAX + 1];
+	const char *begin = line + strspn(line, " \t");
+	size_t size = begin[0] == '[' ? strcspn(begin + 1, "]\n") : 0;
+	struct daemon_template *template;
+	const char *wrong = NULL;
+
+	if (begin[0] != '[' || begin[1 + size] != ']') {
+		return; /* not a section, or a line that libinih refuses */
+	}
+	snprintf(section, sizeof(section), "%.*s", (int)size, begin + 1);
+	if (size >= sizeof(section)) {
+		wrong = "no such section";
+	} else if (strncmp(section, TEMPLATE_PREFIX, strlen(TEMPLATE_PREFIX)) == 0) {
+		wrong = add_template(parse->config, section + strlen(TEMPLATE_PREFIX), &template);
+	} else if (!section_is_known(section)) {
+		wrong = "no such section";
+	}
+	if (wrong) {
+		fail(parse, section, wrong);
+	}
+}
+
+/* fgets() that counts, so that the handler knows the line. */
+static char *read_line(char *line, int size, void *stream)
+{
+	struct parse *parse = stream;
+
+	if (parse->result < 0 || !fgets(line, size, parse->file)) {
+		return NULL;
+	}
+	parse->line++;
+	if (!strchr(line, '\n') && !feof(parse->file)) {
+		fail(parse, "line", "too long");
+		return NULL;
+	}
+	check_section(parse, line);
+	return parse->result < 0 ? NULL : line;
+}
+
+int daemon_config_load(struct daemon_config *config, const char *path, struct base_error *error)
+{
+	struct parse parse = { .config = config, .path = path, .error = error };
+	int line;
+
+	parse.file = fopen(path, "re");
+	if (!parse.file) {
+		int r = -errno;
+
+		return r == -ENOENT ? r : base_error_set_errno(error, r, "cannot read %s", path);
+	}
+	/* ini_parse_stream() hands one pointer to the reader and another to the handler. */
+	line = ini_parse_stream(read_line, &parse, handle_key, &parse);
+	if (line != 0 && (parse.result == 0 || (unsigned)line < parse.line)) {
+		/* The handler did not object, so libinih itself did. */
+		parse.result = 0;
+		parse.line = (unsigned)line;
+		fail(&parse, "line", "neither [section] nor key = value");
+	}
+	if (parse.result == 0 && ferror(parse.file)) {
+		parse.result = base_error_set(error, -EIO, "%s: cannot be read", path);
+	}
+	fclose(parse.file);
+	return parse.result;
+}
+
+/* --- the rest --- */
+
+void daemon_config_init(struct daemon_config *config)
+{
+	*config = (struct daemon_config){
+		.default_target = DAEMON_DEFAULT_TARGET,
+		.identity_timeout_ms = DAEMON_IDENTITY_TIMEOUT_MS,
+		.acquire_timeout_ms = DAEMON_ACQUIRE_TIMEOUT_MS,
+	};
+}
+
+void daemon_config_deinit(struct daemon_config *config)
+{
+	free(config->socket);
+	free(config->group);
+	free(config->runtime_dir);
+	free(config->store);
+	free(config->vmm);
+	for (size_t i = 0; i < config->n_templates; i++) {
+		free(config->templates[i].name);
+	}
+	free(config->templates);
+	*config = (struct daemon_config){ 0 };
+}
+
+int daemon_config_override(char **field, const char *value)
+{
+	char *copy = strdup(value);
+
+	if (!copy) {
+		return -ENOMEM;
+	}
+	free(*field);
+	*field = copy;
+	return 0;
+}
+
+int daemon_config_complete(struct daemon_config *config)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < config->n_templates; i++) {
+		if (!config->templates[i].has_target) {
+			config->templates[i].target = config->default_target;
+		}
+	}
+	if (!config->runtime_dir) {
+		r = daemon_config_override(&config->runtime_dir, DAEMON_RUNTIME_DIR);
+	}
+	if (r == 0 && !config->store) {
+		r = daemon_config_override(&config->store, DAEMON_STORE);
+	}
+	if (r == 0 && !config->socket &&
+	    asprintf(&config->socket, "%s/%s", config->runtime_dir, DAEMON_SOCKET_NAME) < 0) {
+		config->socket = NULL;
+		r = -ENOMEM;
+	}
+	return r;
+}

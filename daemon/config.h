@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The daemon's configuration: an INI file, described in warmboxd.conf(5).
+ *
+ * What is not known in it is an error, and so is a key that is given twice: a misspelt limit is
+ * never silently ignored.
+ */
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DAEMON_CONFIG_PATH	   "/etc/warmbox/warmboxd.conf"
+#define DAEMON_RUNTIME_DIR	   "/run/warmbox"
+#define DAEMON_STORE		   "/var/lib/warmbox"
+#define DAEMON_SOCKET_NAME	   "warmboxd.sock" /* in the runtime directory, unless configured */
+#define DAEMON_TEMPLATES_MAX	   256		   /* sections of templates */
+#define DAEMON_CONCURRENCY_MAX	   1024
+#define DAEMON_TIMEOUT_MAX_MS	   86400000 /* a day */
+#define DAEMON_DEFAULT_TARGET	   2
+#define DAEMON_IDENTITY_TIMEOUT_MS 30000
+#define DAEMON_ACQUIRE_TIMEOUT_MS  10000
+
+/* [template NAME] */
+struct daemon_template {
+	char *name;
+	unsigned target;
+	bool has_target; /* false: daemon_config_complete() takes the default */
+};
+
+/* Strings are owned; NULL: not said. */
+struct daemon_config {
+	char *socket;
+	char *group;
+	char *runtime_dir;
+	char *store;
+	char *vmm;
+	unsigned default_target;
+	unsigned restore_concurrency; /* 0: the number of cores */
+	uint64_t identity_timeout_ms;
+	uint64_t acquire_timeout_ms;
+	struct daemon_template *templates;
+	size_t n_templates;
+};
+
+/* Sets the numbers to their defaults. */
+void daemon_config_init(struct daemon_config *config);
+void daemon_config_deinit(struct daemon_config *config);
+
+/*
+ * Reads the file at path into an initialized config. -ENOENT without a message when it is absent;
+ * -EINVAL with "path:line: …" for the first thing that is wrong in it.
+ */
+int daemon_config_load(struct daemon_config *config, const char *path, struct base_error *error);
+
+/* Sets a string that the command line gave. 0 or -ENOMEM. */
+int daemon_config_override(char **field, const char *value);
+
+/* Fills in what nobody said: directories, the socket's path, targets. 0 or -ENOMEM. */
+int daemon_config_complete(struct daemon_config *config);

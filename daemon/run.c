@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * From a configuration to a served socket, and back.
+ *
+ * Start: checks, runtime directory, socket, pool, then clients are served and the configured
+ * templates filled. The socket comes before the pool, because the pool clears the runtime
+ * directory, which must not be a live daemon's. A configured template that cannot be loaded is
+ * logged and makes `health` degraded; the daemon goes on.
+ *
+ * Stop, on SIGTERM or SIGINT: the pool ends every sandbox and tells waiting clients; then the
+ * server closes; then the loop has nothing left and ends. If that takes too long the loop is
+ * stopped as it is: the VMMs end with this process, because their control sockets close.
+ * One thread; disk work of the pool and the server is on libuv's.
+ */
+
+#include "daemon/run.h"
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "daemon/checks.h"
+#include "daemon/notify.h"
+#include "pool/pool.h"
+#include "rpc/rpc.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+struct daemon {
+	const struct daemon_config *config;
+	uv_loop_t loop;
+	struct snapshot_store *store;
+	struct rpc_server *server;
+	struct pool *pool;
+	int runtime_fd;
+	uv_signal_t signals[2];
+	uv_timer_t stop_timer;
+	struct pool_set *fills; /* one for each configured template */
+	bool stopping;
+	int result;
+};
+
+/* --- stopping --- */
+
+static void handle_server_stopped(void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	for (size_t i = 0; i < ARRAY_SIZE(daemon->signals); i++) {
+		uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+	}
+	uv_close((uv_handle_t *)&daemon->stop_timer, NULL);
+}
+
+static void handle_pool_stopped(void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	rpc_server_stop(daemon->server, handle_server_stopped, daemon);
+}
+
+static void handle_stop_timeout(uv_timer_t *timer)
+{
+	struct daemon *daemon = timer->data;
+
+	daemon->result = -ETIMEDOUT;
+	uv_stop(&daemon->loop);
+}
+
+static void stop(struct daemon *daemon)
+{
+	daemon->stopping = true;
+	daemon_notify("STOPPING=1");
+	uv_timer_start(&daemon->stop_timer, handle_stop_timeout, DAEMON_STOP_TIMEOUT_MS, 0);
+	for (size_t i = 0; i < daemon->config->n_templates; i++) {
+		if (daemon->fills[i].userdata) {
+			pool_set_cancel(&daemon->fills[i]);
+		}
+	}
+	pool_stop(daemon->pool, handle_pool_stopped, daemon);
+}
+
+static void handle_signal(uv_signal_t *signal, int number)
+{
+	struct daemon *daemon = signal->data;
+
+	if (!daemon->stopping) {
+		log_info("stopping on signal %d", number);
+		stop(daemon);
+	}
+}
+
+/* --- starting --- */
+
+static void handle_filled(struct pool_set *set, enum pool_status status, const char *text)
+{
+	struct daemon *daemon = set->userdata;
+	const char *name = daemon->config->templates[set - daemon->fills].name;
+
+	set->userdata = NULL;
+	if (status != POOL_OK) {
+		log_error("template %s: %s", name, text ?: "cannot be loaded");
+	} else {
+		log_info("template %s: loaded", name);
+	}
+}
+
+static int fill_templates(struct daemon *daemon, struct base_error *error)
+{
+	const struct daemon_config *config = daemon->config;
+
+	daemon->fills = calloc(config->n_templates + 1, sizeof(*daemon->fills));
+	if (!daemon->fills) {
+		return base_error_set_errno(error, -ENOMEM, "templates");
+	}
+	for (size_t i = 0; i < config->n_templates; i++) {
+		daemon->fills[i].userdata = daemon;
+		daemon->fills[i].fn = handle_filled;
+		pool_set_target(daemon->pool, &daemon->fills[i], config->templates[i].name,
+				config->templates[i].target);
+	}
+	return 0;
+}
+
+static int start_handles(struct daemon *daemon, struct base_error *error)
+{
+	static const int numbers[] = { SIGTERM, SIGINT };
+	int r = uv_timer_init(&daemon->loop, &daemon->stop_timer);
+
+	daemon->stop_timer.data = daemon;
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(numbers); i++) {
+		daemon->signals[i].data = daemon;
+		r = uv_signal_init(&daemon->loop, &daemon->signals[i]);
+		if (r == 0) {
+			r = uv_signal_start(&daemon->signals[i], handle_signal, numbers[i]);
+		}
+	}
+	return r < 0 ? base_error_set_errno(error, r, "event loop") : 0;
+}
+
+static int open_all(struct daemon *daemon, struct base_error *error)
+{
+	const struct daemon_config *config = daemon->config;
+	struct rpc_server_config server_config = {
+		.socket_path = config->socket,
+		.acquire_timeout_ms = config->acquire_timeout_ms,
+	};
+	const struct pool_config pool_config = {
+		.store_path = config->store,
+		.runtime_dir = config->runtime_dir,
+		.vmm_path = config->vmm,
+		.default_target = config->default_target,
+		.restore_concurrency = config->restore_concurrency,
+		.identity_timeout_ms = config->identity_timeout_ms,
+		.acquire_timeout_ms = config->acquire_timeout_ms,
+	};
+	int r = daemon_check_group(config, &server_config.group, error);
+
+	if (r == 0) {
+		r = snapshot_store_open(config->store, true, &daemon->store, error);
+	}
+	if (r == 0) {
+		r = daemon_check_runtime_dir(config, server_config.group, &daemon->runtime_fd,
+					     error);
+	}
+	if (r == 0) {
+		r = rpc_server_new(&daemon->loop, &server_config, &daemon->server, error);
+	}
+	if (r == 0) {
+		r = pool_new(&daemon->loop, &pool_config, &daemon->pool, error);
+	}
+	return r;
+}
+
+static int start_all(struct daemon *daemon, struct base_error *error)
+{
+	int r = start_handles(daemon, error);
+
+	if (r == 0) {
+		r = rpc_server_start(daemon->server, daemon->pool, daemon->store, error);
+	}
+	return r == 0 ? fill_templates(daemon, error) : r;
+}
+
+static void close_all(struct daemon *daemon)
+{
+	if (daemon->pool) {
+		pool_free(daemon->pool);
+	}
+	rpc_server_free(daemon->server);
+	snapshot_store_free(daemon->store);
+	free(daemon->fills);
+	if (daemon->runtime_fd >= 0) {
+		/* Only when it is empty. */
+		(void)rmdir(daemon->config->runtime_dir);
+		base_fd_close(daemon->runtime_fd);
+	}
+	uv_loop_close(&daemon->loop);
+}
+
+int daemon_run(struct daemon_config *config, struct base_error *error)
+{
+	struct daemon daemon = { .config = config, .runtime_fd = -1 };
+	int r = daemon_check_kvm(error);
+
+	if (r == 0) {
+		r = daemon_check_vmm(config, error);
+	}
+	if (r == 0) {
+		r = uv_loop_init(&daemon.loop);
+		if (r < 0) {
+			base_error_set_errno(error, r, "event loop");
+		}
+	}
+	if (r < 0) {
+		return r;
+	}
+	daemon_raise_descriptor_limit();
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN); /* the configuration is read once */
+
+	r = open_all(&daemon, error);
+	if (r == 0) {
+		r = start_all(&daemon, error);
+		if (r < 0) {
+			/* A loop that cannot even start has nothing to be waited for. */
+			return r;
+		}
+		log_info("serving %s with the store %s", config->socket, config->store);
+		daemon_notify("READY=1");
+		uv_run(&daemon.loop, UV_RUN_DEFAULT);
+		if (daemon.result < 0) {
+			return base_error_set(error, daemon.result,
+					      "not everything ended within %d ms",
+					      DAEMON_STOP_TIMEOUT_MS);
+		}
+		log_info("stopped");
+	}
+	close_all(&daemon);
+	return r;
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The fakes: see fake_pool.h. The loop's thread; the store also on libuv's. */
+
+#include "tests/unit/rpc/fake_pool.h"
+
+#include "base/fd.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+struct pool *fake_pool_new(void)
+{
+	struct pool *pool = calloc(1, sizeof(*pool));
+
+	assert(pool);
+	return pool;
+}
+
+void fake_pool_free(struct pool *pool)
+{
+	for (size_t i = 0; i < pool->n_leases; i++) {
+		base_fd_close(pool->leases[i].stream);
+		free((char *)pool->leases[i].label.key);
+		free((char *)pool->leases[i].label.value);
+	}
+	free(pool);
+}
+
+size_t fake_pool_active(const struct pool *pool)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < pool->n_leases; i++) {
+		n += pool->leases[i].active;
+	}
+	return n;
+}
+
+const char *pool_cause_name(enum pool_cause cause)
+{
+	switch (cause) {
+	case POOL_CAUSE_RELEASED:
+		return "released";
+	case POOL_CAUSE_CLIENT_GONE:
+		return "client_gone";
+	default:
+		return NULL;
+	}
+}
+
+static void fill_lease(const struct fake_lease *fake, struct pool_lease *lease)
+{
+	*lease = (struct pool_lease){
+		.id = fake->id,
+		.template_name = "python",
+		.snapshot_id = "00112233445566778899aabbccddeeff",
+		.socket_path = "/run/warmbox/sandboxes/1/vsock",
+		.pid = 4711,
+		.active = fake->active,
+		.cause = fake->cause,
+		.acquired_realtime_ns = 1700000000000000000,
+		.ended_realtime_ns = fake->active ? 0 : 1700000001000000000,
+		.ttl_ms = fake->ttl_ms,
+		.labels = &fake->label,
+		.n_labels = fake->label.key ? 1 : 0,
+		.timings = { .wait_ns = 1, .claim_ns = 2, .spawn_ns = 3, .park_ns = 7 },
+	};
+}
+
+/* --- acquire --- */
+
+static void grant(struct pool *pool, struct pool_acquire *request)
+{
+	struct fake_lease *fake = &pool->leases[pool->n_leases];
+	struct pool_lease lease;
+	int pair[2] = { -1, -1 };
+
+	assert(pool->n_leases < FAKE_LEASES_MAX);
+	snprintf(fake->id, sizeof(fake->id), "%032zx", ++pool->n_leases);
+	fake->active = true;
+	fake->ttl_ms = request->ttl_ms;
+	if (request->n_labels > 0) {
+		fake->label.key = strdup(request->labels[0].key);
+		fake->label.value = strdup(request->labels[0].value);
+	}
+	if (request->want_stream) {
+		int r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+
+		assert(r == 0);
+	}
+	fake->stream = pair[0];
+	fill_lease(fake, &lease);
+	request->fn(request, POOL_OK, &lease, pair[1], NULL);
+}
+
+void pool_acquire(struct pool *pool, struct pool_acquire *request,
+		  const struct pool_acquire_params *params)
+{
+	request->pool = pool;
+	request->want_stream = params->want_stream;
+	request->ttl_ms = params->ttl_ms;
+	request->labels = (struct pool_label *)params->labels;
+	request->n_labels = params->n_labels;
+	if (strcmp(params->template_name, "python") != 0) {
+		request->fn(request, POOL_NOT_FOUND, NULL, -1, "no such template");
+		return;
+	}
+	if (pool->parked > 0) {
+		pool->parked--;
+		grant(pool, request);
+		return;
+	}
+	if (params->timeout_ms == 0) {
+		request->fn(request, POOL_DEADLINE_EXCEEDED, NULL, -1, NULL);
+		return;
+	}
+	/* Labels were borrowed; a waiter of this pool has none. */
+	request->n_labels = 0;
+	request->pending = true;
+	request->previous = pool->last_waiter;
+	request->next = NULL;
+	if (pool->last_waiter) {
+		pool->last_waiter->next = request;
+	} else {
+		pool->first_waiter = request;
+	}
+	pool->last_waiter = request;
+	pool->n_waiters++;
+}
+
+static void unlink_waiter(struct pool_acquire *request)
+{
+	struct pool *pool = request->pool;
+
+	if (request->previous) {
+		request->previous->next = request->next;
+	} else {
+		pool->first_waiter = request->next;
+	}
+	if (request->next) {
+		request->next->previous = request->previous;
+	} else {
+		pool->last_waiter = request->previous;
+	}
+	request->pending = false;
+	pool->n_waiters--;
+}
+
+void pool_acquire_cancel(struct pool_acquire *request)
+{
+	if (request->pending) {
+		unlink_waiter(request);
+		request->pool->n_cancelled++;
+	}
+}
+
+void fake_pool_answer(struct pool *pool, enum pool_status status)
+{
+	struct pool_acquire *request = pool->first_waiter;
+
+	assert(request);
+	unlink_waiter(request);
+	if (status == POOL_OK) {
+		grant(pool, request);
+	} else {
+		request->fn(request, status, NULL, -1, "as the test wants it");
+	}
+}
+
+/* --- leases --- */
+
+static struct fake_lease *find(struct pool *pool, const char *id)
+{
+	for (size_t i = 0; i < pool->n_leases; i++) {
+		if (strcmp(pool->leases[i].id, id) == 0) {
+			return &pool->leases[i];
+		}
+	}
+	return NULL;
+}
+
+enum pool_status pool_release(struct pool *pool, const char *lease_id, enum pool_cause cause)
+{
+	struct fake_lease *lease = find(pool, lease_id);
+
+	if (!lease) {
+		return POOL_NOT_FOUND;
+	}
+	if (lease->active) {
+		lease->active = false;
+		lease->cause = cause;
+		pool->n_released++;
+	}
+	return POOL_OK;
+}
+
+bool pool_get(struct pool *pool, const char *lease_id, struct pool_lease *ret_lease)
+{
+	struct fake_lease *lease = find(pool, lease_id);
+
+	if (lease) {
+		fill_lease(lease, ret_lease);
+	}
+	return lease != NULL;
+}
+
+void pool_list(struct pool *pool, unsigned which,
+	       void (*fn)(void *userdata, const struct pool_lease *lease), void *userdata)
+{
+	for (size_t i = 0; i < pool->n_leases; i++) {
+		struct pool_lease lease;
+
+		if (which & (pool->leases[i].active ? POOL_LIST_ACTIVE : POOL_LIST_ENDED)) {
+			fill_lease(&pool->leases[i], &lease);
+			fn(userdata, &lease);
+		}
+	}
+}
+
+/* --- templates --- */
+
+void pool_set_target(struct pool *pool, struct pool_set *request, const char *template_name,
+		     unsigned target)
+{
+	if (strcmp(template_name, "python") != 0) {
+		request->fn(request, POOL_UNAVAILABLE, "cannot be loaded");
+		return;
+	}
+	pool->target = target;
+	if (pool->hold_set) {
+		request->pool = pool;
+		pool->set = request;
+	} else {
+		request->fn(request, POOL_OK, NULL);
+	}
+}
+
+void pool_set_cancel(struct pool_set *request)
+{
+	if (request->pool && request->pool->set == request) {
+		request->pool->set = NULL;
+		request->pool->n_set_cancelled++;
+	}
+}
+
+void pool_info(struct pool *pool, const char *name,
+	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata)
+{
+	const struct pool_template_info infos[] = {
+		{ .name = "python", .state = "ready", .target = pool->target },
+		{ .name = "broken", .state = "failed", .last_error = "memory: a flipped bit" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(infos); i++) {
+		if (!name || strcmp(name, infos[i].name) == 0) {
+			fn(userdata, &infos[i]);
+		}
+	}
+}
+
+/* --- store --- */
+
+struct snapshot {
+	struct snapshot_manifest manifest;
+};
+
+bool snapshot_name_is_valid(const char *name)
+{
+	return name[0] && !strpbrk(name, "/ \n");
+}
+
+int snapshot_store_list(struct snapshot_store *store, char ***ret_names, size_t *ret_n,
+			struct base_error *error)
+{
+	char **names = calloc(2, sizeof(*names));
+
+	assert(names);
+	names[0] = strdup("damaged");
+	names[1] = strdup("python");
+	*ret_names = names;
+	*ret_n = 2;
+	return 0;
+}
+
+int snapshot_open(struct snapshot_store *store, const char *name_or_id,
+		  struct snapshot **ret_snapshot, struct base_error *error)
+{
+	struct snapshot *snapshot;
+
+	if (strcmp(name_or_id, "damaged") == 0) {
+		return base_error_set(error, -EBADMSG, "manifest: damaged");
+	}
+	if (strcmp(name_or_id, "python") != 0) {
+		return base_error_set(error, -ENOENT, "%s: no such template", name_or_id);
+	}
+	snapshot = calloc(1, sizeof(*snapshot));
+	assert(snapshot);
+	strcpy(snapshot->manifest.id, "00112233445566778899aabbccddeeff");
+	strcpy(snapshot->manifest.template_name, "python");
+	snapshot->manifest.memory_bytes = MIB(64);
+	snapshot->manifest.n_vcpus = 1;
+	snapshot->manifest.n_disks = 1;
+	*ret_snapshot = snapshot;
+	return 0;
+}
+
+const struct snapshot_manifest *snapshot_manifest(const struct snapshot *snapshot)
+{
+	return &snapshot->manifest;
+}
+
+void snapshot_free(struct snapshot *snapshot)
+{
+	free(snapshot);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A pool without sandboxes, and a store without files, for tests of the protocol. They implement
+ * pool/pool.h and snapshot/snapshot.h as far as the server calls them; the test decides what is
+ * parked and looks at what was released.
+ *
+ * Templates: "python" is ready, "broken" has failed, "damaged" is in the store but cannot be
+ * opened, every other name is unknown.
+ */
+
+#include "pool/pool.h"
+
+#define FAKE_LEASES_MAX 32768
+
+struct fake_lease {
+	char id[POOL_LEASE_ID_LENGTH + 1];
+	bool active;
+	enum pool_cause cause;
+	struct pool_label label; /* the first one, copied; key NULL: none */
+	uint64_t ttl_ms;
+	int stream; /* the other end of what the claimant got; -1: none */
+};
+
+struct pool {
+	unsigned parked; /* this many acquires are answered at once */
+	struct pool_acquire *first_waiter, *last_waiter;
+	unsigned n_waiters;
+	struct pool_set *set; /* waits; NULL: none */
+	bool hold_set;	      /* let pool_set_target() wait */
+	unsigned target;
+	unsigned n_cancelled, n_set_cancelled, n_released;
+	struct fake_lease leases[FAKE_LEASES_MAX];
+	size_t n_leases;
+};
+
+struct pool *fake_pool_new(void);
+/* Closes the streams too. */
+void fake_pool_free(struct pool *pool);
+/* Gives the first waiter a lease, or another status. */
+void fake_pool_answer(struct pool *pool, enum pool_status status);
+size_t fake_pool_active(const struct pool *pool);
