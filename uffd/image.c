@@ -117,8 +117,6 @@ static int decode_job(struct loader *loader, const struct buffer *buffer, uint64
 		if (chunk->encoding == SNAPSHOT_CHUNK_ZERO) {
 			continue;
 		}
-		/* One call instead of a fault a page; where it is unknown, the faults come. */
-		madvise(loader->image + offset, covers, MADV_POPULATE_WRITE);
 
 		int r = snapshot_chunk_decode(loader->snapshot, n,
 					      buffer->data + (chunk->offset - job->file_offset),
