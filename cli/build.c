@@ -348,7 +348,8 @@ static int step_freeze(struct build *build, struct snapshot_writer *writer)
 	struct warmbox_error failure;
 	int r;
 
-	cli_monitor_step(build->monitor, CLI_BUILD_FREEZE, "finishing what is under way");
+	cli_monitor_step(build->monitor, CLI_BUILD_FREEZE, NULL);
+	cli_monitor_detail(build->monitor, "finishing what is under way");
 	r = warmbox_agent_call(build->agent, "quiesce", NULL, 0, (int)build->params->timeout_ms,
 			       NULL, &failure);
 	if (r < 0) {
@@ -398,7 +399,8 @@ static int step_store(struct build *build, struct snapshot_writer *writer)
 	memcpy(manifest->kernel_digest, build->inputs.kernel_digest,
 	       sizeof(manifest->kernel_digest));
 
-	cli_monitor_step(build->monitor, CLI_BUILD_STORE, "memory");
+	cli_monitor_step(build->monitor, CLI_BUILD_STORE, NULL);
+	cli_monitor_detail(build->monitor, "memory");
 	r = snapshot_writer_memory(writer, build->memory_fd, params->memory_bytes, 0, count_stored,
 				   build->monitor, build->error);
 	r = r ?: check_interrupted(build);

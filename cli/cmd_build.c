@@ -310,7 +310,7 @@ int cli_build_main(struct cli *cli, int argc, char **argv)
 	fprintf(stderr, "Building template %s\n", request.params.name);
 	r = cli_template_build(store, &request.params, interrupted, cli_progress_show, &progress,
 			       &result, &error);
-	cli_progress_finish(&progress, r == 0);
+	cli_progress_finish(&progress, r == 0 ? "" : r == -EINTR ? "interrupted" : "failed");
 	if (r < 0) {
 		return failed(cli, &request, r, &result, &error);
 	}

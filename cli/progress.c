@@ -38,14 +38,12 @@ void cli_progress_init(struct cli_progress *progress)
 	}
 }
 
-static void head(const struct cli_progress *progress, char *out, size_t size)
+static void head(const struct cli_progress *progress, const char *detail, char *out, size_t size)
 {
-	const char *name = step_names[progress->step];
-
-	snprintf(out, size, "  %s%s%s", name, progress->detail[0] ? ": " : "", progress->detail);
+	snprintf(out, size, "  %s%s%s", step_names[progress->step], detail[0] ? ": " : "", detail);
 }
 
-void cli_progress_finish(struct cli_progress *progress, bool done)
+void cli_progress_finish(struct cli_progress *progress, const char *outcome)
 {
 	uint64_t elapsed_ns = base_clock_monotonic_ns() - progress->began_ns;
 	char line[CLI_BUILD_LINE_MAX + 64];
@@ -54,9 +52,9 @@ void cli_progress_finish(struct cli_progress *progress, bool done)
 		return;
 	}
 	progress->open = false;
-	head(progress, line, sizeof(line));
+	head(progress, progress->subject, line, sizeof(line));
 	fprintf(stderr, "%s%-40s %7.1f s%s\n", progress->terminal ? "\r\033[K" : "", line,
-		(double)elapsed_ns / 1e9, done ? "" : "  failed");
+		(double)elapsed_ns / 1e9, outcome);
 }
 
 /* What goes behind the seconds: bytes where they are known, else the guest's last line. */
@@ -76,7 +74,7 @@ static void show_line(struct cli_progress *progress, const struct cli_build_prog
 {
 	char line[CLI_BUILD_LINE_MAX + 64], more[CLI_BUILD_LINE_MAX + 1], all[512];
 
-	head(progress, line, sizeof(line));
+	head(progress, now->detail ? now->detail : "", line, sizeof(line));
 	tail(now, more, sizeof(more));
 	if (now->begins && !progress->terminal) {
 		snprintf(all, sizeof(all), "%s ...", line);
@@ -98,19 +96,18 @@ void cli_progress_show(void *userdata, const struct cli_build_progress *now)
 	struct cli_progress *progress = userdata;
 
 	if (now->begins) {
-		cli_progress_finish(progress, true);
+		cli_progress_finish(progress, "");
 		if (now->step == CLI_BUILD_DONE) {
 			return;
 		}
 		progress->step = now->step;
 		progress->began_ns = base_clock_monotonic_ns();
 		progress->open = true;
-		snprintf(progress->detail, sizeof(progress->detail), "%s",
+		snprintf(progress->subject, sizeof(progress->subject), "%s",
 			 now->detail ? now->detail : "");
 		show_line(progress, now);
 		return;
 	}
-	snprintf(progress->detail, sizeof(progress->detail), "%s", now->detail ? now->detail : "");
 	if (progress->terminal || base_clock_monotonic_ns() - progress->shown_ns >= HEARTBEAT_NS) {
 		show_line(progress, now);
 	}

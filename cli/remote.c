@@ -58,7 +58,7 @@ static const char *hint_for(enum warmbox_code code)
 {
 	switch (code) {
 	case WARMBOX_CANNOT_CONNECT:
-		return "To start it: warmboxd, or systemctl start warmboxd. Another socket: "
+		return "To start it: warmboxd (warmboxd --help says how). Another socket: "
 		       "--socket PATH, or WARMBOX_SOCKET.";
 	case WARMBOX_DEADLINE_EXCEEDED:
 		return "No sandbox was ready in time: wait longer (--wait TIME), or keep more "
