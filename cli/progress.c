@@ -53,8 +53,8 @@ void cli_progress_finish(struct cli_progress *progress, const char *outcome)
 	}
 	progress->open = false;
 	head(progress, progress->subject, line, sizeof(line));
-	fprintf(stderr, "%s%-40s %7.1f s%s\n", progress->terminal ? "\r\033[K" : "", line,
-		(double)elapsed_ns / 1e9, outcome);
+	fprintf(stderr, "%s%-40s %7.1f s%s%s\n", progress->terminal ? "\r\033[K" : "", line,
+		(double)elapsed_ns / 1e9, outcome[0] ? "  " : "", outcome);
 }
 
 /* What goes behind the seconds: bytes where they are known, else the guest's last line. */
