@@ -14,8 +14,8 @@
  *  - those that are bound to it;
  *  - those whose answer was not wholly handed to the kernel;
  *  - after a reset, those whose answer may not have been read. A Unix socket that is closed with
- *    unread data resets its peer; SIOCOUTQ at 0 when a later request arrives says that all before
- *    it was read.
+ *    unread data resets its peer; SIOCOUTQ at 0 when later requests are handled says that all
+ *    that was sent before has been read.
  */
 
 #include "rpc/server.h"
@@ -279,7 +279,7 @@ static void end_with_error(struct rpc_connection *connection, int r)
 	rpc_connection_end(connection);
 }
 
-/* What was answered before a later request is read, when nothing is on its way any more. A client
+/* What was answered has been read when nothing is on its way any more. A client
  * that closes also leaves nothing on its way, but the reset is marked before that. */
 static void forget_read_leases(struct rpc_connection *connection)
 {
@@ -302,6 +302,7 @@ static void dispatch(struct rpc_connection *connection, uint64_t received_ns)
 	int r = 0;
 
 	assert(!connection->dispatching);
+	forget_read_leases(connection);
 	connection->dispatching = true;
 	while (!connection->ended && connection->n_open < RPC_OPEN_REQUESTS_MAX) {
 		r = rpc_decoder_next(&connection->in, &connection->server->zone, &message);
@@ -354,7 +355,6 @@ static int receive(struct rpc_connection *connection)
 	if (n == 0) {
 		return -ENOTCONN;
 	}
-	forget_read_leases(connection);
 	rpc_decoder_commit(&connection->in, (size_t)n);
 	dispatch(connection, base_clock_monotonic_ns());
 	return 1;

@@ -20,7 +20,7 @@
 #define RPC_CONNECTIONS_MAX   1024	 /* one more is told `exhausted` and closed */
 #define RPC_OPEN_REQUESTS_MAX 64	 /* of a connection; no more are read meanwhile */
 #define RPC_OUTPUT_MAX_BYTES  MIB(4)	 /* unsent, of a connection; one that does not read ends */
-#define RPC_UNREAD_LEASES_MAX 64	 /* leases of a connection that may not have been read */
+#define RPC_UNREAD_LEASES_MAX 256	 /* leases of a connection that may not have been read */
 #define RPC_TIMEOUT_MAX_MS    86400000	 /* of an acquire: a day */
 #define RPC_TTL_MAX_MS	      2592000000 /* 30 days */
 #define RPC_LIST_MAX	      512	 /* elements of one answer */
