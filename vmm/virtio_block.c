@@ -313,7 +313,9 @@ static int start(struct block *block, const struct request *template, const stru
 	}
 	*request = *template;
 	request->n_iov = n_iov;
-	memcpy(request->iov, iov, n_iov * sizeof(request->iov[0]));
+	if (n_iov > 0) {
+		memcpy(request->iov, iov, n_iov * sizeof(request->iov[0]));
+	}
 	block->in_flight++;
 	prepare(block, request);
 	return 1;
