@@ -134,7 +134,7 @@ void pool_refill_parked(struct pool_sandbox *sandbox)
 	template->n_parked++;
 	template->restored_total++;
 	if (!template->unstable ||
-	    now_ns - template->restore_retry_ns > POOL_RESTORE_RETRY_MAX_NS) {
+	    now_ns > template->restore_retry_ns + POOL_RESTORE_RETRY_MAX_NS) {
 		template->restore_failures = 0;
 	}
 	sandbox->state = POOL_SANDBOX_PARKED;

@@ -34,6 +34,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* A VMM that closed the stream since it ends has so long to do it. */
+#define STREAM_CLOSED_GRACE_MS 50
+
 static const uint32_t step_ops[] = {
 	[POOL_STEP_CREATE] = VMM_OP_CREATE, [POOL_STEP_LOAD] = VMM_OP_LOAD,
 	[POOL_STEP_ATTACH] = VMM_OP_ATTACH, [POOL_STEP_RESUME] = VMM_OP_RESUME,
@@ -408,6 +411,12 @@ static void on_control(uv_poll_t *poll, int status, int events)
 	take_messages(sandbox, POOL_MESSAGES_PER_TURN);
 }
 
+static void on_stream_closed(uv_timer_t *timer)
+{
+	lost(timer->data, POOL_CAUSE_VMM_DIED,
+	     "the stream to the agent was closed before it acknowledged its identity");
+}
+
 /* The agent has spoken: the only bytes of a guest that the manager looks at. */
 static void on_stream(uv_poll_t *poll, int status, int events)
 {
@@ -421,9 +430,10 @@ static void on_stream(uv_poll_t *poll, int status, int events)
 		return;
 	}
 	if (n <= 0) {
-		lost(sandbox, POOL_CAUSE_VMM_DIED,
-		     "the agent closed the stream instead of "
-		     "acknowledging its identity");
+		/* Refused by the guest, or the VMM ends: then it soon says why, or its exit status
+		 * does. */
+		uv_poll_stop(&sandbox->stream);
+		uv_timer_start(&sandbox->timer, on_stream_closed, STREAM_CLOSED_GRACE_MS, 0);
 		return;
 	}
 	sandbox->ack_size += (size_t)n;

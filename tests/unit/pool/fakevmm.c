@@ -381,9 +381,10 @@ static void start(void)
 		_exit(0);
 	}
 	listener = create_fds[2];
-	if (!spoil("create", &create)) {
-		reply(&create, 0, "");
+	if (spoil("create", &create)) {
+		return;
 	}
+	reply(&create, 0, "");
 	if (!spoil("load", &load)) {
 		reply(&load, 0, "");
 	}

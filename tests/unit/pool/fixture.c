@@ -34,6 +34,9 @@ int fixture_setup(void **state)
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 	struct base_error error = { 0 };
 
+	/* The first loop of a process opens a pipe that stays. */
+	assert_int_equal(uv_loop_init(&fixture->loop), 0);
+	assert_int_equal(uv_loop_close(&fixture->loop), 0);
 	fixture->n_fds = fixture_count_entries("/proc/self/fd");
 	strcpy(fixture->root, "/tmp/warmbox-pool-XXXXXX");
 	assert_non_null(mkdtemp(fixture->root));
@@ -171,7 +174,7 @@ void fixture_run_ms(struct fixture *fixture, unsigned ms)
 	}
 }
 
-static void on_stopped(void *userdata)
+void fixture_on_stopped(void *userdata)
 {
 	((struct fixture *)userdata)->stopped = true;
 }
@@ -179,7 +182,7 @@ static void on_stopped(void *userdata)
 void fixture_stop(struct fixture *fixture)
 {
 	fixture->stopped = false;
-	pool_stop(fixture->pool, on_stopped, fixture);
+	pool_stop(fixture->pool, fixture_on_stopped, fixture);
 	assert_false(fixture->stopped);
 	fixture_until(fixture, fixture->stopped);
 	pool_free(fixture->pool);

@@ -57,6 +57,8 @@ void fixture_turn(struct fixture *fixture);
 void fixture_run_ms(struct fixture *fixture, unsigned ms);
 
 void fixture_stop(struct fixture *fixture);
+/* For pool_stop(): sets stopped. */
+void fixture_on_stopped(void *userdata);
 
 /* The template's figures; zeros when it is unknown. Texts are copied to static storage. */
 struct pool_template_info fixture_info(struct fixture *fixture, const char *name);
