@@ -324,7 +324,33 @@ static int link_template(struct snapshot_store *store, const char *name, const c
 		unlinkat(store->tmp_fd, temporary, 0);
 		return r;
 	}
-	return fsync(store->templates_fd) < 0 ? -errno : 0;
+	return 0;
+}
+
+/*
+ * Makes the name mean the new snapshot, durably. When that fails, the name means again what it did
+ * before; *ret_linked says that not even this was possible, and the new snapshot has to stay.
+ */
+static int name_snapshot(struct snapshot_store *store, const char *name, const char *id,
+			 bool *ret_linked)
+{
+	char old_id[SNAPSHOT_ID_LENGTH + 1];
+	bool had_old = snapshot_store_resolve(store, name, old_id, NULL) == 0;
+	int r = link_template(store, name, id);
+
+	*ret_linked = r == 0;
+	if (r < 0) {
+		return r;
+	}
+	if (fsync(store->templates_fd) < 0) {
+		r = -errno;
+		if (had_old) {
+			*ret_linked = link_template(store, name, old_id) < 0;
+		} else {
+			*ret_linked = unlinkat(store->templates_fd, name, 0) < 0;
+		}
+	}
+	return r;
 }
 
 /* The steps that others can see, under the exclusive lock. */
@@ -341,14 +367,20 @@ static int publish_locked(struct snapshot_writer *writer, const struct snapshot_
 		r = -errno;
 		return base_error_set_errno(error, r, "cannot rename the snapshot into place");
 	}
+
+	bool linked = false;
+
 	r = fsync(store->snapshots_fd) < 0 ? -errno : 0;
 	if (r == 0) {
-		r = link_template(store, manifest->template_name, writer->id);
+		r = name_snapshot(store, manifest->template_name, writer->id, &linked);
 	}
 	if (r < 0) {
 		/* Back into tmp/; if not even that works, no name leads to it and a sweep takes
 		 * it. */
-		renameat(store->snapshots_fd, writer->id, store->tmp_fd, writer->name);
+		if (linked ||
+		    renameat(store->snapshots_fd, writer->id, store->tmp_fd, writer->name) < 0) {
+			writer->name[0] = '\0';
+		}
 		return base_error_set_errno(error, r, "cannot name the template %s",
 					    manifest->template_name);
 	}
