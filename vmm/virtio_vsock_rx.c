@@ -224,7 +224,9 @@ static int write_next(struct vmm_vsock_connection *connection, const struct iove
 		connection->owed &= ~VMM_VSOCK_OWE_RESPONSE;
 		return write_packet(connection, in, n_in, VMM_VSOCK_OP_RESPONSE, 0, 0);
 	}
-	if (shutdown_owed(connection)) {
+	/* A host that is gone has most often said all it had to: one packet for both directions. */
+	if (shutdown_owed(connection) &&
+	    !(connection->hung_up && has_input(connection) && credit(connection) > 0)) {
 		return write_shutdown(connection, in, n_in);
 	}
 	if (connection->owed & VMM_VSOCK_OWE_CREDIT) {
