@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* warmboxd.conf: what is read, and that everything else is refused with its line. */
+
+#include "daemon/config.h"
+
+#include "base/fd.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static int load(struct daemon_config *config, const char *text, size_t size,
+		struct base_error *error)
+{
+	_cleanup_fd_ int fd = memfd_create("config", MFD_CLOEXEC);
+	char path[64];
+
+	assert_true(fd >= 0);
+	assert_int_equal(base_fd_write_full(fd, text, size), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	daemon_config_init(config);
+	return daemon_config_load(config, path, error);
+}
+
+static void test_everything(void **state)
+{
+	static const char text[] = "# a comment\n"
+				   "[daemon]\n"
+				   "socket = /run/x/socket\n"
+				   "group = kvm ; and another\n"
+				   "runtime_dir = /run/x\n"
+				   "store=/srv/store\n"
+				   "vmm = /opt/warmbox-vmm\n"
+				   "[pool]\n"
+				   "default_target = 0\n"
+				   "restore_concurrency = 8\n"
+				   "identity_timeout_ms = 1500\n"
+				   "acquire_timeout_ms = 86400000\n"
+				   "\n"
+				   "[template python]\n"
+				   "target = 10000\n"
+				   "[template node-20.x]\n";
+	struct daemon_config config;
+	struct base_error error = { 0 };
+
+	assert_int_equal(load(&config, text, sizeof(text) - 1, &error), 0);
+	assert_int_equal(daemon_config_complete(&config), 0);
+	assert_string_equal(config.socket, "/run/x/socket");
+	assert_string_equal(config.group, "kvm");
+	assert_string_equal(config.runtime_dir, "/run/x");
+	assert_string_equal(config.store, "/srv/store");
+	assert_string_equal(config.vmm, "/opt/warmbox-vmm");
+	assert_int_equal(config.default_target, 0);
+	assert_int_equal(config.restore_concurrency, 8);
+	assert_int_equal(config.identity_timeout_ms, 1500);
+	assert_int_equal(config.acquire_timeout_ms, 86400000);
+	assert_int_equal(config.n_templates, 2);
+	assert_string_equal(config.templates[0].name, "python");
+	assert_int_equal(config.templates[0].target, 10000);
+	assert_string_equal(config.templates[1].name, "node-20.x");
+	assert_int_equal(config.templates[1].target, 0);
+	daemon_config_deinit(&config);
+}
+
+static void test_defaults(void **state)
+{
+	struct daemon_config config;
+	struct base_error error = { 0 };
+
+	assert_int_equal(load(&config, "", 0, &error), 0);
+	assert_int_equal(daemon_config_override(&config.runtime_dir, "/run/other"), 0);
+	assert_int_equal(daemon_config_complete(&config), 0);
+	assert_string_equal(config.socket, "/run/other/warmboxd.sock");
+	assert_string_equal(config.store, DAEMON_STORE);
+	assert_null(config.vmm);
+	assert_int_equal(config.default_target, DAEMON_DEFAULT_TARGET);
+	assert_int_equal(config.identity_timeout_ms, DAEMON_IDENTITY_TIMEOUT_MS);
+	assert_int_equal(config.acquire_timeout_ms, DAEMON_ACQUIRE_TIMEOUT_MS);
+	daemon_config_deinit(&config);
+	assert_int_equal(daemon_config_load(&config, "/no/such/file", &error), -ENOENT);
+}
+
+static void test_refused(void **state)
+{
+	static const struct {
+		const char *text;
+		const char *message;
+	} cases[] = {
+		{ "[daemon]\nsokcet = /x\n", ":2: sokcet: no such key" },
+		{ "[demon]\n", ":1: demon: no such section" },
+		{ "[daemon]\n\n[pool ]\ndefault_target = 1\n", ":3: pool : no such section" },
+		{ "socket = /x\n", ":1: socket: stands in no section" },
+		{ "[daemon]\nsocket = x\n", ":2: socket: not an absolute path" },
+		{ "[daemon]\nsocket =\n", ":2: socket: not an absolute path" },
+		{ "[daemon]\ngroup =\n", ":2: group: empty" },
+		{ "[daemon]\nsocket = /x\nsocket = /y\n", ":3: socket: given twice" },
+		{ "[daemon]\nsocket = /x\n  /y\n", ":3: socket: given twice" },
+		{ "[pool]\ndefault_target = 10001\n", ":2: default_target: too large" },
+		{ "[pool]\ndefault_target = -1\n", "not a whole number" },
+		{ "[pool]\ndefault_target = 1k\n", "not a whole number" },
+		{ "[pool]\ndefault_target = 0x10\n", "not a whole number" },
+		{ "[pool]\ndefault_target =\n", "not a whole number" },
+		{ "[pool]\nacquire_timeout_ms = 99999999999999999999999\n", "not a whole number" },
+		{ "[pool]\nrestore_concurrency = 1025\n", "too large" },
+		{ "[pool]\nthis is no key\n", ":2: line: neither" },
+		{ "[pool]\nthis is no key\nbogus = 1\n", ":2: line: neither" },
+		{ "[pool\ndefault_target = 1\n", ":1: line: neither" },
+		{ "[template a/b]\n", ":1: template a/b: not the name" },
+		{ "[template ]\n", "not the name" },
+		{ "[template python]\nsize = 1\n", ":2: size: no such key" },
+		{ "[template python]\ntarget = 1\ntarget = 2\n", ":3: target: given twice" },
+		{ "[template python]\ntarget = 1\n[template python]\ntarget = 2\n",
+		  ":4: target: given twice" },
+		{ "[template python]\ntarget = many\n", ":2: target: not a whole" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct daemon_config config;
+		struct base_error error = { 0 };
+
+		assert_int_equal(load(&config, cases[i].text, strlen(cases[i].text), &error),
+				 -EINVAL);
+		if (!strstr(error.text, cases[i].message)) {
+			fail_msg("%s: \"%s\" does not say \"%s\"", cases[i].text, error.text,
+				 cases[i].message);
+		}
+		daemon_config_deinit(&config);
+	}
+}
+
+static void test_limits(void **state)
+{
+	struct daemon_config config;
+	struct base_error error = { 0 };
+	char text[DAEMON_TEMPLATES_MAX * 32 + 64] = "";
+	size_t used = 0;
+
+	for (unsigned i = 0; i < DAEMON_TEMPLATES_MAX; i++) {
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "[template t%u]\n", i);
+	}
+	assert_int_equal(load(&config, text, used, &error), 0);
+	assert_int_equal(config.n_templates, DAEMON_TEMPLATES_MAX);
+	daemon_config_deinit(&config);
+	used += (size_t)snprintf(text + used, sizeof(text) - used, "[template more]\n");
+	assert_int_equal(load(&config, text, used, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "too many templates"));
+	daemon_config_deinit(&config);
+
+	memset(text, 'x', 1000);
+	memcpy(text, "[daemon]\nsocket = /", 19);
+	assert_int_equal(load(&config, text, 1000, &error), -EINVAL);
+	assert_non_null(strstr(error.text, ":2: line: too long"));
+	daemon_config_deinit(&config);
+
+	/* Bytes that are no text do no harm. */
+	for (size_t i = 0; i < 1000; i++) {
+		text[i] = (char)(i * 2654435761u >> 13);
+	}
+	assert_int_equal(load(&config, text, 1000, &error), -EINVAL);
+	daemon_config_deinit(&config);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_limits),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
