@@ -87,7 +87,8 @@ int snapshot_store_list(struct snapshot_store *store, char ***ret_names, size_t 
 			struct base_error *error);
 
 /* Takes a root image in: copies (reflink where possible) fd's content to images/ under its digest
- * unless it is there already. */
+ * unless it is there already. It stays there until a snapshot that names it is published through
+ * this handle and removed again, or, without one, until the handle is freed. */
 int snapshot_store_add_image(struct snapshot_store *store, int fd, struct snapshot_disk *ret_disk,
 			     struct base_error *error);
 
@@ -114,7 +115,8 @@ int snapshot_writer_new(struct snapshot_store *store, struct snapshot_writer **r
 void snapshot_writer_free(struct snapshot_writer *writer);
 BASE_DEFINE_CLEANUP(struct snapshot_writer *, snapshot_writer_free)
 
-/* An empty writable file that becomes `state`; borrowed from the writer. */
+/* An empty writable file that becomes `state`; borrowed from the writer. It must have something in
+ * it, and nobody may write to it any more, when the snapshot is published. */
 int snapshot_writer_state_fd(struct snapshot_writer *writer);
 
 /* Reads the guest's memory from a memfd (borrowed; holes are skipped), compresses it on n_threads
@@ -149,7 +151,7 @@ BASE_DEFINE_CLEANUP(struct snapshot *, snapshot_free)
 const struct snapshot_manifest *snapshot_manifest(const struct snapshot *snapshot);
 
 /* A memfd, sealed against all change, that holds the state; borrowed. The same bytes serve every
- * restore. */
+ * restore: read it with pread(), since all who hold it share one offset. */
 int snapshot_state_fd(const struct snapshot *snapshot);
 
 /* The memory file; borrowed, read-only, offsets as in the chunks. */

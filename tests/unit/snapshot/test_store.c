@@ -508,6 +508,43 @@ static void test_two_writers(void **state)
 	close(memory);
 }
 
+/* A writer that is killed at some moment: the name means something whole, before and after. */
+static void test_killed_anywhere(void **state)
+{
+	struct fixture *fixture = *state;
+	int memory = fixture_memory(MIB(1), 1);
+	uint64_t seed = (uint64_t)getpid() * 2 + 1;
+	struct base_error error = { 0 };
+
+	print_message("# seed %llu\n", (unsigned long long)seed);
+	fixture_publish(fixture, "contested", memory, MIB(1));
+	for (unsigned round = 0; round < 60; round++) {
+		struct racer racer = { .fixture = fixture, .memory = memory, .rounds = UINT32_MAX };
+		pid_t pid = fork();
+		int status;
+
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			racer.memory = fixture_memory(MEMORY_BYTES, round);
+			race(&racer);
+			_exit(1);
+		}
+		usleep((useconds_t)(fixture_random(&seed) % 12000));
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status)); /* and did not end by itself, with an error */
+		if (snapshot_verify(fixture->store, "contested", &error) < 0) {
+			fail_msg("%s", error.text);
+		}
+		assert_names(fixture, 1, (const char *const[]){ "contested" });
+	}
+	fixture_publish(fixture, "contested", memory, MIB(1));
+	assert_int_equal(fixture_count(fixture, "snapshots"), 1);
+	assert_int_equal(fixture_count(fixture, "images"), 1);
+	assert_int_equal(fixture_count(fixture, "tmp"), 0);
+	close(memory);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -530,6 +567,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_leftovers_are_swept, fixture_setup,
 						fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_two_writers, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_killed_anywhere, fixture_setup,
+						fixture_teardown),
 	};
 
 	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
