@@ -192,6 +192,8 @@ static int run_in_fresh(struct cli *cli, const char *template_name, struct cli_a
 	if (r < 0) {
 		return cli_remote_failed(cli, NULL, NULL, &error, CLI_EXIT_WARMBOX);
 	}
+	program->connection = connection;
+	program->lease_id = lease.id;
 	if (cli->json) {
 		program->result = json_object();
 	}
@@ -293,18 +295,14 @@ int cli_eval_main(struct cli *cli, int argc, char **argv)
 	return run_in_fresh(cli, argv[optind], &acquire, &program);
 }
 
-static int connect_lease(struct cli *cli, const char *id, struct warmbox_agent **ret_agent)
+static int connect_lease(struct cli *cli, struct warmbox_connection *connection, const char *id,
+			 struct warmbox_agent **ret_agent)
 {
-	_cleanup_connection_ struct warmbox_connection *connection = NULL;
 	struct warmbox_error error = {};
 	struct warmbox_lease lease;
 	char text[128];
 	int r;
 
-	r = cli_remote_connect(cli, &connection);
-	if (r < 0) {
-		return r;
-	}
 	r = warmbox_get(connection, id, &lease, &error);
 	if (r == 0 && !lease.active) {
 		snprintf(text, sizeof(text), "the lease %.32s has ended: %s", lease.id,
@@ -321,6 +319,7 @@ static int connect_lease(struct cli *cli, const char *id, struct warmbox_agent *
 
 int cli_exec_main(struct cli *cli, int argc, char **argv)
 {
+	_cleanup_connection_ struct warmbox_connection *connection = NULL;
 	_cleanup_agent_ struct warmbox_agent *agent = NULL;
 	struct cli_program_options options = {};
 	struct cli_acquire unused = {};
@@ -338,7 +337,8 @@ int cli_exec_main(struct cli *cli, int argc, char **argv)
 		return cli_usage_error(cli, "which COMMAND shall run? Put it behind --");
 	}
 	cli_signals_exit();
-	if (connect_lease(cli, lease, &agent) < 0) {
+	if (cli_remote_connect(cli, &connection) < 0 ||
+	    connect_lease(cli, connection, lease, &agent) < 0) {
 		return CLI_EXIT_WARMBOX;
 	}
 
@@ -353,6 +353,8 @@ int cli_exec_main(struct cli *cli, int argc, char **argv)
 		.stdin_fd = options.want_stdin ? STDIN_FILENO : -1,
 		.timeout_ms = options.timeout_ms,
 		.result = cli->json ? json_object() : NULL,
+		.connection = connection,
+		.lease_id = lease,
 	};
 
 	status = cli_program_run(cli, agent, &program);

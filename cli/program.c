@@ -15,8 +15,13 @@
 #include "base/fd.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
+
+/* The daemon hears of a VMM's end at about the same time as we do. */
+#define CAUSE_TRIES    5
+#define CAUSE_RETRY_MS 50
 
 struct run {
 	const struct cli *cli;
@@ -115,9 +120,25 @@ static void add_result(const struct run *run, const struct cli_program *program,
 	json_object_set_new(result, "truncated", json_boolean(run->truncated));
 }
 
+/* Why the lease ended, once the daemon knows; false when it goes on. */
+static bool find_cause(const struct cli_program *program, struct warmbox_lease *ret_lease)
+{
+	for (int i = 0; program->connection && i < CAUSE_TRIES; i++) {
+		if (warmbox_get(program->connection, program->lease_id, ret_lease, NULL) < 0) {
+			return false;
+		}
+		if (!ret_lease->active) {
+			return true;
+		}
+		poll(NULL, 0, CAUSE_RETRY_MS);
+	}
+	return false;
+}
+
 static int failed(const struct run *run, const struct cli_program *program, int r,
 		  const struct warmbox_error *error)
 {
+	struct warmbox_lease lease;
 	char text[128];
 
 	if (r == -EINTR) {
@@ -134,6 +155,12 @@ static int failed(const struct run *run, const struct cli_program *program, int 
 			 cli_format_duration(limit, program->timeout_ms * NSEC_PER_MSEC));
 		cli_print_error(run->cli, "timeout", text, NULL);
 		return CLI_EXIT_TIMEOUT;
+	}
+	if (error->code == WARMBOX_DISCONNECTED && find_cause(program, &lease)) {
+		snprintf(text, sizeof(text), "the sandbox ended under the program: %s",
+			 lease.cause);
+		cli_print_error(run->cli, lease.cause, text, NULL);
+		return CLI_EXIT_WARMBOX;
 	}
 	if (!program->exec && error->code == WARMBOX_NOT_FOUND) {
 		cli_print_error(

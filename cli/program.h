@@ -17,6 +17,9 @@ struct cli_program {
 	int stdin_fd;				/* sent until its end; borrowed. -1: nothing */
 	uint64_t timeout_ms;			/* 0: none */
 	json_t *result; /* with --json: exit status and output are added to this object; borrowed */
+	/* To say why the sandbox ended, when it does under the program; borrowed, may be NULL. */
+	struct warmbox_connection *connection;
+	const char *lease_id;
 };
 
 /*
