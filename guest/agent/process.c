@@ -412,18 +412,19 @@ static bool pump_starting(struct agent_process *process)
 	struct pollfd signals = { .fd = process->server->signals.fd, .events = POLLIN };
 	struct agent_connection *connection = process->connection;
 	msgpack_packer packer;
+	bool is_ready;
 	char byte;
 
 	if (!process->ready.ready || !agent_connection_can_respond(connection)) {
 		return process->ready.ready;
 	}
+	is_ready = pipe_io(process->ready.source.fd, &byte, 1, false) > 0;
 	/* Closed without a byte: ready, or dead? Waiting here stops the agent, but only while a
 	 * template is built. */
-	if (!process->exited && pipe_io(process->ready.source.fd, &byte, 1, false) <= 0 &&
-	    poll(&signals, 1, READY_GRACE_MS) > 0) {
+	if (!is_ready && !process->exited && poll(&signals, 1, READY_GRACE_MS) > 0) {
 		agent_process_reap(process->server);
 	}
-	if (process->exited) {
+	if (!is_ready && process->exited) {
 		agent_connection_respond_error(connection, process->id, "failed",
 					       "the resident process ended before it was ready "
 					       "(wait status 0x%x)",

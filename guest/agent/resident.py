@@ -82,10 +82,16 @@ def run(source, namespace):
     except SystemExit as exit_request:
         return exit_status(exit_request.code)
     except BaseException as error:
-        # The first entry is this function.
-        sys.excepthook(type(error), error, error.__traceback__.tb_next)
+        report(error.with_traceback(error.__traceback__.tb_next))  # without the entry of this function
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
+
+
+def report(error):
+    if sys.excepthook is sys.__excepthook__:
+        sys.modules["traceback"].print_exception(error)  # which, unlike the hook, finds the source
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
 
 
 def exit_status(code):
