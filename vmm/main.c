@@ -388,6 +388,22 @@ static void on_control(struct vmm_source *source, uint32_t events)
 	}
 }
 
+/* Takes out what the starter sent meanwhile, so that closing the socket does not reset it: the
+ * starter shall find the event first and the end after it. */
+static void discard_requests(void)
+{
+	struct vmm_message message;
+	int fds[VMM_FDS_MAX];
+	size_t n_fds = 0;
+
+	(void)shutdown(VMM_CONTROL_FD, SHUT_RD);
+	while (vmm_control_receive(VMM_CONTROL_FD, &message, fds, &n_fds) > 0) {
+		for (size_t i = 0; i < n_fds; i++) {
+			base_fd_close(fds[i]);
+		}
+	}
+}
+
 static void on_over(struct vmm_source *source, uint32_t events)
 {
 	struct program *program = source->userdata;
@@ -403,6 +419,7 @@ static void on_over(struct vmm_source *source, uint32_t events)
 	if (r < 0) {
 		log_error("saying that the VM is over: %s", strerror(-r));
 	}
+	discard_requests();
 	stop(program, EXIT_SUCCESS);
 }
 

@@ -147,9 +147,7 @@ int vmm_state_save(struct vmm_vm *vm, int state_fd, int memory_fd, uint64_t *ret
 	_cleanup_writer_ struct base_writer writer = {};
 	int r;
 
-	/* A VM that was loaded and not run yet may have taken bytes in; drained is what save wants.
-	 */
-	r = vmm_vm_pause(vm, error);
+	r = vmm_vm_drain(vm, error);
 	if (r == 0) {
 		r = save_to(vm, &writer, error);
 	}

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <x86intrin.h>
 
 #define MSR_TSC		  0x10u
 #define MSR_MCG_CTL	  0x17bu
@@ -516,6 +517,11 @@ static int set_msrs(const struct vmm_vcpu *vcpu, const struct vmm_msrs *msrs,
 	return 0;
 }
 
+static uint64_t apart(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : b - a;
+}
+
 /*
  * kvm-pvm takes a write to the TSC without an error and leaves the guest at the host's TSC. The
  * guest then keeps time by kvmclock, which the host kind can move (vmm/boot.c sees to it); what is
@@ -525,7 +531,7 @@ static int set_tsc(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *sta
 		   uint64_t *ret_tsc, struct base_error *error)
 {
 	uint64_t deadline = state->tsc_deadline;
-	uint64_t tsc, distance;
+	uint64_t tsc;
 	int r;
 
 	r = set_msr(vcpu, MSR_TSC, state->tsc, error);
@@ -535,10 +541,17 @@ static int set_tsc(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *sta
 	if (r < 0) {
 		return r;
 	}
-	distance = tsc - state->tsc;
-	if (distance > (uint64_t)state->tsc_khz * 1000) {
-		/* More than a second off, in either direction: it was not honoured. */
-		deadline = deadline ? deadline + distance : 0;
+	/* Honoured or not: is the guest's TSC nearer to what it was set to, or to the host's? */
+	if (apart(tsc, __rdtsc()) < apart(tsc, state->tsc)) {
+		if (deadline) {
+			deadline += tsc - state->tsc;
+		}
+		/* KVM's own arithmetic goes by what was written, and would take the timer for
+		 * overdue: make it agree with what the guest sees. */
+		r = set_msr(vcpu, MSR_TSC, tsc, error);
+		if (r < 0) {
+			return r;
+		}
 	}
 	*ret_tsc = tsc;
 	/* In a call of its own and after the LAPIC: KVM drops the write silently while the timer is

@@ -333,7 +333,6 @@ int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error)
 	for (unsigned i = 0; i < vm->n_devices; i++) {
 		vmm_virtio_resume(vm->devices[i]);
 	}
-	vm->devices_drained = false;
 	vm->entered_pending = true;
 	vm->running = true;
 	vm->state = VMM_VM_RUNNING;
@@ -359,6 +358,23 @@ static void stop_vcpus(struct vmm_vm *vm)
 	}
 }
 
+/* Draining a device that is drained does nothing. */
+static int drain(struct vmm_vm *vm, bool vsock, struct base_error *error)
+{
+	for (unsigned i = 0; i < vm->n_devices; i++) {
+		int r;
+
+		if (i == VMM_SLOT_VSOCK && !vsock) {
+			continue;
+		}
+		r = vmm_virtio_drain(vm->devices[i]);
+		if (r < 0) {
+			return base_error_set_errno(error, r, "draining virtio device %u", i);
+		}
+	}
+	return 0;
+}
+
 int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error)
 {
 	if (vm->state == VMM_VM_RUNNING) {
@@ -368,15 +384,13 @@ int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error)
 		}
 		vm->state = VMM_VM_PAUSED;
 	}
-	for (unsigned i = 0; i < vm->n_devices && !vm->devices_drained; i++) {
-		int r = vmm_virtio_drain(vm->devices[i]);
+	/* Not the vsock device: its connections outlive a pause. */
+	return drain(vm, false, error);
+}
 
-		if (r < 0) {
-			return base_error_set_errno(error, r, "draining virtio device %u", i);
-		}
-	}
-	vm->devices_drained = true;
-	return 0;
+int vmm_vm_drain(struct vmm_vm *vm, struct base_error *error)
+{
+	return drain(vm, true, error);
 }
 
 void vmm_vm_end(struct vmm_vm *vm, enum vmm_exit_reason reason, int code, const char *format, ...)

@@ -106,7 +106,6 @@ struct vmm_vm {
 	pthread_cond_t parking; /* to the main thread: a vCPU parked */
 	bool running, quit;
 	bool entered_pending; /* the next vCPU to enter reports it */
-	bool devices_drained;
 	bool is_over;
 	enum vmm_exit_reason over_reason;
 	int over_code;
@@ -125,9 +124,11 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 
 /* Lets the vCPUs run. 0 or -errno. */
 int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error);
-/* Stops the vCPUs and drains the devices; gives the device lock away while it waits. 0 or -errno.
- */
+/* Stops the vCPUs and finishes block I/O; vsock connections stay. Gives the device lock away while
+ * it waits. 0 or -errno. */
 int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error);
+/* Of a paused VM: drains all devices, which resets the vsock connections. Before a save. */
+int vmm_vm_drain(struct vmm_vm *vm, struct base_error *error);
 
 /* The VM is over: stops the vCPUs, wakes over_fd. The first call wins. Any thread, with the device
  * lock. */

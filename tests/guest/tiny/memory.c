@@ -11,7 +11,7 @@
 #define FIRST_GPA   0x200000
 #define PAGES	    256
 #define PAGE_BYTES  4096
-#define ROUNDS	    10
+#define ROUNDS	    20
 #define TEMPLATE    UINT64_C(0x7e3a11a7e)
 #define PAUSE_TICKS UINT64_C(20000000)
 

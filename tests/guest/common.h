@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the test programs of tests/guest share. cmocka's headers come in here in their order. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/guest/harness.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+/* As in tests/guest/tiny/guest.h. */
+#define MAILBOX_GPA 0x90000
+
+/* The path of a tiny guest, in a static buffer. */
+static inline const char *tiny_path(const char *name)
+{
+	static char path[4096];
+
+	snprintf(path, sizeof(path), "%s/tiny-%s", TINY_GUESTS_DIR, name);
+	return path;
+}
+
+/* Fails the test with the harness's words. */
+#define assert_vm_ok(vm, call)                                                       \
+	do {                                                                         \
+		int vm_result_ = (call);                                             \
+		if (vm_result_ < 0) {                                                \
+			fail_msg("%s: %d: %s", #call, vm_result_, (vm)->error.text); \
+		}                                                                    \
+	} while (0)
+
+/* Sets a word of the mailbox in a memory file. */
+static inline void mailbox_set(int memory_fd, unsigned word, uint32_t value)
+{
+	assert_int_equal(base_fd_pwrite_full(memory_fd, &value, sizeof(value),
+					     MAILBOX_GPA + 4 * (off_t)word),
+			 0);
+}
+
+/* A VM that runs a tiny guest, shared memory, 4 MiB. */
+static inline void boot_tiny(struct harness_vm *vm, const char *name, unsigned n_vcpus,
+			     uint32_t parameter)
+{
+	struct harness_params params = { .n_vcpus = n_vcpus };
+
+	assert_vm_ok(vm, harness_create(vm, &params));
+	assert_vm_ok(vm, harness_boot(vm, tiny_path(name), NULL, ""));
+	mailbox_set(vm->memory, 1, parameter);
+	assert_vm_ok(vm, harness_resume(vm));
+}
