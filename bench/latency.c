@@ -321,6 +321,9 @@ int main(int argc, char **argv)
 		}
 	}
 	fprintf(stderr, "\n");
+	for (int i = 0; i < LINES; i++) {
+		qsort(samples[i].ns, samples[i].n, sizeof(uint64_t), compare_ns);
+	}
 	if (r == 0) {
 		(options.json ? print_json : print_table)(samples);
 	}
