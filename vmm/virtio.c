@@ -430,7 +430,7 @@ int vmm_virtio_drain(struct vmm_virtio *device)
 {
 	int r = 0;
 
-	if (device->run == VMM_VIRTIO_RUNNING) {
+	if (device->run != VMM_VIRTIO_DRAINED) {
 		if (device->ops->drain) {
 			r = device->ops->drain(device);
 		}

@@ -17,27 +17,20 @@
  * the device lock; a reset waits in the vCPU thread that asked for it.
  */
 
-#include "vmm/virtio_internal.h"
+#include "vmm/virtio_block.h"
 
 #include "base/fd.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #define DEVICE_ID_BLOCK 2
-
-/* A request of the most segments needs two descriptors more: header and status. */
-#define BLOCK_QUEUE_SIZE 128u
-#define BLOCK_SEG_MAX	 (BLOCK_QUEUE_SIZE - 2)
 
 /* The most data of one request; Linux asks for 1.25 MiB at the most. */
 #define BLOCK_REQUEST_BYTES_MAX MIB(32)
@@ -54,21 +47,6 @@
 #define F_DISCARD      (UINT64_C(1) << 13)
 #define F_WRITE_ZEROES (UINT64_C(1) << 14)
 
-enum {
-	TYPE_IN = 0,
-	TYPE_OUT = 1,
-	TYPE_FLUSH = 4,
-	TYPE_GET_ID = 8,
-	TYPE_DISCARD = 11,
-	TYPE_WRITE_ZEROES = 13,
-};
-
-enum {
-	STATUS_OK = 0,
-	STATUS_IOERR = 1,
-	STATUS_UNSUPP = 2,
-};
-
 #define HEADER_BYTES	 16 /* le32 type, le32 reserved, le64 sector */
 #define ID_BYTES	 20
 #define RANGE_BYTES	 16 /* le64 sector, le32 sectors, le32 flags */
@@ -84,261 +62,38 @@ enum {
 	CONFIG_MAX_WRITE_ZEROES_SECTORS = 48,
 	CONFIG_MAX_WRITE_ZEROES_SEG = 52,
 	CONFIG_WRITE_ZEROES_MAY_UNMAP = 56,
-	CONFIG_BYTES = 60,
 };
 
-struct block {
-	struct vmm_virtio virtio;
-	int fd;
-	bool read_only;
-	uint64_t capacity_sectors;
-	uint8_t config[CONFIG_BYTES];
-
-	bool has_ring;
-	struct io_uring ring;
-	struct vmm_source ring_source; /* the ring's own descriptor: readable with a completion */
-	unsigned in_flight;
-	bool discarding; /* a reset: completions stay off guest memory */
-};
-
-/* An operation in flight; what it needs of the chain, copied. */
-struct request {
-	uint16_t head;
-	uint32_t type;
-	uint8_t *status; /* in guest memory */
-	uint64_t offset;
-	uint64_t left_bytes;
-	uint32_t done_bytes;
-	int fallocate_mode;
-	unsigned n_iov;
-	struct iovec iov[]; /* what is left to transfer */
-};
-
-static struct block *block_of(struct vmm_virtio *device)
+static struct vmm_block *block_of(struct vmm_virtio *device)
 {
-	return CONTAINER_OF(device, struct block, virtio);
+	return CONTAINER_OF(device, struct vmm_block, virtio);
 }
 
-static void block_ring_ready(struct vmm_source *source, uint32_t events);
-
-static int make_ring(struct block *block)
-{
-	int r;
-
-	if (block->has_ring) {
-		return 0;
-	}
-	r = io_uring_queue_init(BLOCK_QUEUE_SIZE, &block->ring, 0);
-	if (r < 0) {
-		return r;
-	}
-	block->ring_source = (struct vmm_source){
-		.fd = block->ring.ring_fd,
-		.fn = block_ring_ready,
-		.userdata = block,
-	};
-	r = vmm_loop_add(block->virtio.host->loop, &block->ring_source, EPOLLIN);
-	if (r < 0) {
-		io_uring_queue_exit(&block->ring);
-		return r;
-	}
-	block->has_ring = true;
-	return 0;
-}
-
-/* The answer to the driver; the status byte counts as written. */
-static void finish(struct block *block, uint16_t head, uint8_t *status, uint8_t value,
-		   uint32_t written_bytes)
-{
-	*status = value;
-	vmm_virtio_queue_push(&block->virtio.queues[0], head, written_bytes + 1);
-}
-
-/* At most BLOCK_QUEUE_SIZE are in flight and the ring has as many entries. */
-static void prepare(struct block *block, struct request *request)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&block->ring);
-
-	assert(sqe);
-	switch (request->type) {
-	case TYPE_IN:
-		io_uring_prep_readv(sqe, block->fd, request->iov, request->n_iov, request->offset);
-		break;
-	case TYPE_OUT:
-		io_uring_prep_writev(sqe, block->fd, request->iov, request->n_iov, request->offset);
-		break;
-	case TYPE_FLUSH:
-		io_uring_prep_fsync(sqe, block->fd, IORING_FSYNC_DATASYNC);
-		break;
-	default:
-		io_uring_prep_fallocate(sqe, block->fd, request->fallocate_mode,
-					(off_t)request->offset, (off_t)request->left_bytes);
-		break;
-	}
-	io_uring_sqe_set_data(sqe, request);
-}
-
-static void advance(struct request *request, uint32_t bytes)
-{
-	struct iovec rest[BLOCK_QUEUE_SIZE];
-
-	request->done_bytes += bytes;
-	request->offset += bytes;
-	request->left_bytes -= bytes;
-	request->n_iov = vmm_virtio_iov_slice(request->iov, request->n_iov, bytes,
-					      request->left_bytes, rest);
-	memcpy(request->iov, rest, request->n_iov * sizeof(rest[0]));
-}
-
-/* True when the operation goes on: a short transfer, an interrupted one, or another way to do it.
- */
-static bool goes_on(struct block *block, struct request *request, int result)
-{
-	bool transfers = request->type == TYPE_IN || request->type == TYPE_OUT;
-
-	if (block->discarding) {
-		return false;
-	}
-	if (result == -EINTR || result == -EAGAIN) {
-		return true;
-	}
-	if (transfers && result > 0 && (uint64_t)result < request->left_bytes) {
-		advance(request, (uint32_t)result);
-		return true;
-	}
-	/* tmpfs, for one, cannot zero a range but by making a hole of it. */
-	if (result == -EOPNOTSUPP && (request->fallocate_mode & FALLOC_FL_ZERO_RANGE)) {
-		request->fallocate_mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-		return true;
-	}
-	return false;
-}
-
-static void complete(struct block *block, struct request *request, int result)
-{
-	uint8_t status = STATUS_OK;
-
-	if (goes_on(block, request, result)) {
-		prepare(block, request);
-		return;
-	}
-	block->in_flight--;
-	if (result == -EOPNOTSUPP) {
-		status = STATUS_UNSUPP;
-	} else if (result < 0) {
-		status = STATUS_IOERR;
-	} else if (request->n_iov > 0 && (uint64_t)result != request->left_bytes) {
-		status = STATUS_IOERR; /* the file ended: it was cut after we looked */
-	} else if (request->n_iov > 0) {
-		request->done_bytes += (uint32_t)result;
-	}
-	if (!block->discarding) {
-		finish(block, request->head, request->status, status,
-		       request->type == TYPE_IN ? request->done_bytes : 0);
-	}
-	free(request);
-}
-
-/* Hands prepared operations to the kernel. What it does not take now (it may be short of memory) is
- * tried again from the loop. */
-static void submit(struct block *block)
-{
-	int r;
-
-	do {
-		r = io_uring_submit(&block->ring);
-	} while (r == -EINTR || (r > 0 && io_uring_sq_ready(&block->ring) > 0));
-	if (io_uring_sq_ready(&block->ring) > 0) {
-		vmm_virtio_kick(&block->virtio, 0);
-	}
-}
-
-/* Takes all completions that are there; true when any chain was given back. */
-static bool reap(struct block *block)
-{
-	unsigned in_flight = block->in_flight;
-	struct io_uring_cqe *cqe;
-
-	while (io_uring_peek_cqe(&block->ring, &cqe) == 0) {
-		struct request *request = io_uring_cqe_get_data(cqe);
-		int result = cqe->res;
-
-		io_uring_cqe_seen(&block->ring, cqe);
-		complete(block, request, result);
-	}
-	if (io_uring_sq_ready(&block->ring) > 0) {
-		submit(block);
-	}
-	return block->in_flight != in_flight;
-}
-
-static void wait_for_all(struct block *block)
-{
-	while (block->in_flight > 0) {
-		io_uring_submit_and_wait(&block->ring, 1);
-		reap(block);
-	}
-}
-
-static void block_ring_ready(struct vmm_source *source, uint32_t events)
-{
-	struct block *block = source->userdata;
-
-	if (reap(block)) {
-		vmm_virtio_queue_interrupt(&block->virtio, 0);
-		/* The queue may have been left alone while everything was in flight. */
-		if (vmm_virtio_queue_pending(&block->virtio.queues[0])) {
-			vmm_virtio_kick(&block->virtio, 0);
-		}
-	}
-}
-
-static bool in_range(const struct block *block, uint64_t sector, uint64_t sectors)
+static bool in_range(const struct vmm_block *block, uint64_t sector, uint64_t sectors)
 {
 	return sector <= block->capacity_sectors && sectors <= block->capacity_sectors - sector;
 }
 
-/* Queues an operation on n_iov buffers. <0: a status for the driver, negated. */
-static int start(struct block *block, const struct request *template, const struct iovec *iov,
-		 unsigned n_iov)
-{
-	struct request *request;
-
-	if (make_ring(block) < 0) {
-		return -STATUS_IOERR;
-	}
-	request = malloc(sizeof(*request) + n_iov * sizeof(request->iov[0]));
-	if (!request) {
-		return -STATUS_IOERR;
-	}
-	*request = *template;
-	request->n_iov = n_iov;
-	if (n_iov > 0) {
-		memcpy(request->iov, iov, n_iov * sizeof(request->iov[0]));
-	}
-	block->in_flight++;
-	prepare(block, request);
-	return 1;
-}
-
-static int start_transfer(struct block *block, struct request *request, uint64_t sector,
-			  const struct iovec *iov, unsigned n, uint64_t skip, uint64_t size)
+static int start_transfer(struct vmm_block *block, struct vmm_block_request *request,
+			  uint64_t sector, const struct iovec *iov, unsigned n, uint64_t skip,
+			  uint64_t size)
 {
 	struct iovec data[VMM_VIRTIO_QUEUE_SIZE_MAX];
 
-	if (request->type == TYPE_OUT && block->read_only) {
-		return -STATUS_IOERR;
+	if (request->type == VMM_BLOCK_OUT && block->read_only) {
+		return -VMM_BLOCK_S_IOERR;
 	}
 	if (size == 0 || size % SECTOR_BYTES != 0 || size > BLOCK_REQUEST_BYTES_MAX ||
 	    !in_range(block, sector, size >> SECTOR_SHIFT)) {
-		return -STATUS_IOERR;
+		return -VMM_BLOCK_S_IOERR;
 	}
 	request->offset = sector << SECTOR_SHIFT;
 	request->left_bytes = size;
-	return start(block, request, data, vmm_virtio_iov_slice(iov, n, skip, size, data));
+	return vmm_block_start(block, request, data,
+			       vmm_virtio_iov_slice(iov, n, skip, size, data));
 }
 
-static int start_range(struct block *block, struct request *request,
+static int start_range(struct vmm_block *block, struct vmm_block_request *request,
 		       const struct vmm_virtio_chain *chain)
 {
 	uint8_t range[RANGE_BYTES];
@@ -346,39 +101,40 @@ static int start_range(struct block *block, struct request *request,
 	uint32_t sectors, flags;
 
 	if (block->read_only) {
-		return -STATUS_UNSUPP;
+		return -VMM_BLOCK_S_UNSUPP;
 	}
 	if (chain->out_bytes != HEADER_BYTES + RANGE_BYTES) {
-		return -STATUS_IOERR; /* one range a request was offered */
+		return -VMM_BLOCK_S_IOERR; /* one range a request was offered */
 	}
 	vmm_virtio_iov_read(chain->iov, chain->n_out, HEADER_BYTES, range, sizeof(range));
 	sector = base_load_u64(range);
 	sectors = base_load_u32(range + 8);
 	flags = base_load_u32(range + 12);
-	if ((flags & ~RANGE_FLAG_UNMAP) || (request->type == TYPE_DISCARD && flags != 0)) {
-		return -STATUS_UNSUPP;
+	if ((flags & ~RANGE_FLAG_UNMAP) || (request->type == VMM_BLOCK_DISCARD && flags != 0)) {
+		return -VMM_BLOCK_S_UNSUPP;
 	}
 	if (sectors == 0 || sectors > BLOCK_DISCARD_SECTORS_MAX ||
 	    !in_range(block, sector, sectors)) {
-		return -STATUS_IOERR;
+		return -VMM_BLOCK_S_IOERR;
 	}
 	request->offset = sector << SECTOR_SHIFT;
 	request->left_bytes = (uint64_t)sectors << SECTOR_SHIFT;
 	request->fallocate_mode = FALLOC_FL_KEEP_SIZE;
-	if (request->type == TYPE_WRITE_ZEROES && !(flags & RANGE_FLAG_UNMAP)) {
+	if (request->type == VMM_BLOCK_WRITE_ZEROES && !(flags & RANGE_FLAG_UNMAP)) {
 		request->fallocate_mode |= FALLOC_FL_ZERO_RANGE;
 	} else {
 		request->fallocate_mode |= FALLOC_FL_PUNCH_HOLE;
 	}
-	return start(block, request, NULL, 0);
+	return vmm_block_start(block, request, NULL, 0);
 }
 
-static int write_id(const struct block *block, const struct iovec *in, unsigned n_in, uint64_t size)
+static int write_id(const struct vmm_block *block, const struct iovec *in, unsigned n_in,
+		    uint64_t size)
 {
 	char id[ID_BYTES + 1] = { 0 };
 
 	if (size < ID_BYTES) {
-		return -STATUS_IOERR;
+		return -VMM_BLOCK_S_IOERR;
 	}
 	snprintf(id, sizeof(id), "warmbox-disk-%u", block->virtio.slot);
 	vmm_virtio_iov_write(in, n_in, 0, id, ID_BYTES);
@@ -387,37 +143,37 @@ static int write_id(const struct block *block, const struct iovec *in, unsigned 
 
 /* in_bytes: writable bytes in front of the status. 1: in flight. 0: done. <0: a status for the
  * driver, negated. */
-static int dispatch(struct block *block, struct request *request, uint64_t sector,
+static int dispatch(struct vmm_block *block, struct vmm_block_request *request, uint64_t sector,
 		    uint64_t in_bytes)
 {
 	const struct vmm_virtio_chain *chain = &block->virtio.chain;
 	const struct iovec *in = chain->iov + chain->n_out;
 
 	switch (request->type) {
-	case TYPE_IN:
+	case VMM_BLOCK_IN:
 		return start_transfer(block, request, sector, in, chain->n_in, 0, in_bytes);
-	case TYPE_OUT:
+	case VMM_BLOCK_OUT:
 		return start_transfer(block, request, sector, chain->iov, chain->n_out,
 				      HEADER_BYTES, chain->out_bytes - HEADER_BYTES);
-	case TYPE_FLUSH:
-		return block->read_only ? 0 : start(block, request, NULL, 0);
-	case TYPE_GET_ID:
+	case VMM_BLOCK_FLUSH:
+		return block->read_only ? 0 : vmm_block_start(block, request, NULL, 0);
+	case VMM_BLOCK_GET_ID:
 		return write_id(block, in, chain->n_in, in_bytes);
-	case TYPE_DISCARD:
-	case TYPE_WRITE_ZEROES:
+	case VMM_BLOCK_DISCARD:
+	case VMM_BLOCK_WRITE_ZEROES:
 		return start_range(block, request, chain);
 	default:
-		return -STATUS_UNSUPP;
+		return -VMM_BLOCK_S_UNSUPP;
 	}
 }
 
 /* Starts or answers the request in the device's chain. False: the device is broken. True with
  * *ret_done when a chain was given back. */
-static bool serve(struct block *block, bool *ret_done)
+static bool serve(struct vmm_block *block, bool *ret_done)
 {
 	const struct vmm_virtio_chain *chain = &block->virtio.chain;
 	const struct iovec *last = &chain->iov[chain->n_out + chain->n_in - 1];
-	struct request request = { .head = chain->head };
+	struct vmm_block_request request = { .head = chain->head };
 	uint8_t header[HEADER_BYTES];
 	uint32_t written = 0;
 	int r;
@@ -431,10 +187,10 @@ static bool serve(struct block *block, bool *ret_done)
 	request.status = (uint8_t *)last->iov_base + last->iov_len - 1;
 	r = dispatch(block, &request, base_load_u64(header + 8), chain->in_bytes - 1);
 	if (r <= 0) {
-		if (r == 0 && request.type == TYPE_GET_ID) {
+		if (r == 0 && request.type == VMM_BLOCK_GET_ID) {
 			written = ID_BYTES;
 		}
-		finish(block, request.head, request.status, (uint8_t)-r, written);
+		vmm_block_finish(block, request.head, request.status, (uint8_t)-r, written);
 		*ret_done = true;
 	}
 	return true;
@@ -442,11 +198,11 @@ static bool serve(struct block *block, bool *ret_done)
 
 static void block_notify(struct vmm_virtio *device, unsigned queue)
 {
-	struct block *block = block_of(device);
+	struct vmm_block *block = block_of(device);
 	unsigned taken = 0;
 	bool done = false;
 
-	while (block->in_flight < BLOCK_QUEUE_SIZE && taken < BLOCK_QUEUE_SIZE &&
+	while (block->in_flight < VMM_BLOCK_QUEUE_SIZE && taken < VMM_BLOCK_QUEUE_SIZE &&
 	       vmm_virtio_pop(device, queue)) {
 		if (!serve(block, &done)) {
 			break;
@@ -454,32 +210,32 @@ static void block_notify(struct vmm_virtio *device, unsigned queue)
 		taken++;
 	}
 	if (block->has_ring) {
-		submit(block);
-		done |= reap(block);
+		vmm_block_submit(block);
+		done |= vmm_block_reap(block);
 	}
 	if (done) {
 		vmm_virtio_queue_interrupt(device, queue);
 	}
-	if (taken == BLOCK_QUEUE_SIZE) {
+	if (taken == VMM_BLOCK_QUEUE_SIZE) {
 		vmm_virtio_kick(device, queue); /* others want their turn */
 	}
 }
 
 static void block_reset(struct vmm_virtio *device)
 {
-	struct block *block = block_of(device);
+	struct vmm_block *block = block_of(device);
 
 	block->discarding = true;
-	wait_for_all(block);
+	vmm_block_wait(block);
 	block->discarding = false;
 }
 
 static int block_drain(struct vmm_virtio *device)
 {
-	struct block *block = block_of(device);
+	struct vmm_block *block = block_of(device);
 
 	if (block->in_flight > 0) {
-		wait_for_all(block);
+		vmm_block_wait(block);
 		vmm_virtio_queue_interrupt(device, 0);
 	}
 	return 0;
@@ -487,13 +243,14 @@ static int block_drain(struct vmm_virtio *device)
 
 static void block_save(const struct vmm_virtio *device, struct base_writer *writer)
 {
-	base_writer_u64(writer, CONTAINER_OF(device, const struct block, virtio)->capacity_sectors);
+	base_writer_u64(writer,
+			CONTAINER_OF(device, const struct vmm_block, virtio)->capacity_sectors);
 }
 
 static int block_load(struct vmm_virtio *device, struct base_reader *reader,
 		      struct base_error *error)
 {
-	struct block *block = block_of(device);
+	struct vmm_block *block = block_of(device);
 	uint64_t capacity = base_reader_u64(reader);
 
 	if (capacity != block->capacity_sectors) {
@@ -508,14 +265,11 @@ static int block_load(struct vmm_virtio *device, struct base_reader *reader,
 
 static void block_free(struct vmm_virtio *device)
 {
-	struct block *block = block_of(device);
+	struct vmm_block *block = block_of(device);
 
 	block_reset(device);
 	vmm_virtio_deinit(device);
-	if (block->has_ring) {
-		vmm_loop_remove(device->host->loop, &block->ring_source);
-		io_uring_queue_exit(&block->ring);
-	}
+	vmm_block_ring_deinit(block);
 	base_fd_close(block->fd);
 	free(block);
 }
@@ -523,7 +277,7 @@ static void block_free(struct vmm_virtio *device)
 static const struct vmm_virtio_ops block_ops = {
 	.device_id = DEVICE_ID_BLOCK,
 	.n_queues = 1,
-	.queue_size_max = BLOCK_QUEUE_SIZE,
+	.queue_size_max = VMM_BLOCK_QUEUE_SIZE,
 	.notify = block_notify,
 	.reset = block_reset,
 	.drain = block_drain,
@@ -556,12 +310,12 @@ static int measure(int fd, uint64_t *ret_sectors)
 	return 0;
 }
 
-static void fill_config(struct block *block)
+static void fill_config(struct vmm_block *block)
 {
 	uint8_t *config = block->config;
 
 	base_store_u64(config + CONFIG_CAPACITY, block->capacity_sectors);
-	base_store_u32(config + CONFIG_SEG_MAX, BLOCK_SEG_MAX);
+	base_store_u32(config + CONFIG_SEG_MAX, VMM_BLOCK_SEG_MAX);
 	if (!block->read_only) {
 		base_store_u32(config + CONFIG_MAX_DISCARD_SECTORS, BLOCK_DISCARD_SECTORS_MAX);
 		base_store_u32(config + CONFIG_MAX_DISCARD_SEG, 1);
@@ -575,7 +329,7 @@ static void fill_config(struct block *block)
 int vmm_virtio_block_new(const struct vmm_virtio_host *host, unsigned slot, int fd, bool read_only,
 			 struct vmm_virtio **ret_device, struct base_error *error)
 {
-	_cleanup_free_ struct block *block = calloc(1, sizeof(*block));
+	_cleanup_free_ struct vmm_block *block = calloc(1, sizeof(*block));
 	int r;
 
 	if (!block) {

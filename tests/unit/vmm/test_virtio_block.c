@@ -217,24 +217,40 @@ static void checks_the_bounds(void **state)
 	assert_int_equal(lseek(f->disk, 0, SEEK_END), DISK_BYTES);
 }
 
-static void bounds_a_request(void **state)
+/* 32 pieces of 1 MiB, all the same guest memory, and some more. */
+static uint8_t large_read(struct fixture *f, gpa_t data, uint32_t extra)
 {
-	struct fixture *f = *state;
-	struct driver_buffer buffers[126] = { { f->header, 16, false } };
+	struct driver_buffer buffers[36] = { { f->header, 16, false } };
 	uint16_t head;
 	unsigned n = 1;
 
-	/* 124 times the same 256 KiB and some: 31 MiB is past the disk, 33 past the limit. Both
-	 * are refused before anything is touched. */
-	set_header(f, OUT, 0);
-	for (; n < 125; n++) {
-		buffers[n] = (struct driver_buffer){ f->data, KIB(256), false };
+	set_header(f, IN, 0);
+	for (; n < 33; n++) {
+		buffers[n] = (struct driver_buffer){ data, MIB(1), true };
+	}
+	if (extra > 0) {
+		buffers[n++] = (struct driver_buffer){ data, extra, true };
 	}
 	buffers[n++] = (struct driver_buffer){ f->status, 1, true };
 	head = driver_add(&f->driver, 0, buffers, n);
 	driver_kick(&f->driver, 0);
 	driver_wait(&f->driver, 0, head);
-	assert_int_equal(*(uint8_t *)driver_at(&f->driver, f->status, 1), IOERR);
+	return *(uint8_t *)driver_at(&f->driver, f->status, 1);
+}
+
+static void bounds_a_request(void **state)
+{
+	struct fixture *f = *state;
+	gpa_t data = driver_alloc(&f->driver, MIB(1), 4096);
+	int disk = -1;
+
+	assert_int_equal(base_fd_memfd("disk", MIB(64), &disk), 0);
+	vmm_virtio_free(f->driver.device);
+	assert_int_equal(
+		vmm_virtio_block_new(&f->driver.host, 2, disk, false, &f->driver.device, NULL), 0);
+	driver_start(&f->driver);
+	assert_int_equal(large_read(f, data, 0), OK);
+	assert_int_equal(large_read(f, data, 512), IOERR);
 }
 
 static void transfers_many_segments(void **state)

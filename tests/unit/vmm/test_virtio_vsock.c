@@ -1098,6 +1098,30 @@ static void attaches_before_the_first_resume(void **state)
 	close(pair[0]);
 }
 
+static void saves_again_before_the_first_resume(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_writer_ struct base_writer first = { 0 }, second = { 0 };
+	struct packet packet;
+	uint16_t head;
+	uint32_t length;
+	int pair[2];
+
+	save(f, &first);
+	assert_int_equal(load(f, &first, NULL), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(vmm_virtio_vsock_attach(f->driver.device, pair[1], 1024), 0);
+	assert_true(try_receive(f, &packet));
+	assert_int_equal(packet.op, REQUEST);
+	save(f, &second);
+	hear_end(pair[0]);
+	assert_true(driver_used(&f->driver, EVENT, &head, &length));
+	assert_int_equal(load(f, &second, NULL), 0);
+	vmm_virtio_resume(f->driver.device);
+	close(pair[0]);
+	expect_nothing(f);
+}
+
 static void attaches_to_a_running_guest(void **state)
 {
 	struct fixture *f = *state;
@@ -1391,6 +1415,7 @@ int main(void)
 		TEST(breaks_on_tiny_receive_buffers),
 		TEST(closes_everything_at_a_reset),
 		TEST(attaches_before_the_first_resume),
+		TEST(saves_again_before_the_first_resume),
 		TEST(attaches_to_a_running_guest),
 		TEST(tells_the_guest_of_lost_connections),
 		TEST(owes_the_event_without_a_buffer),
