@@ -10,7 +10,7 @@
  * through it. The caller's thread.
  */
 
-#include "rpc/channel.h"
+#include "rpc/agent_client.h"
 
 #include "base/fd.h"
 #include "guest/agent.h"
@@ -21,28 +21,13 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 _Static_assert(GUEST_MESSAGE_MAX_BYTES == RPC_MESSAGE_MAX_BYTES, "one limit for both protocols");
 _Static_assert(GUEST_NESTING_MAX == RPC_NESTING_MAX, "one limit for both protocols");
 
-#define OPEN_REQUESTS_MAX  256
-#define STDIN_CHUNK_BYTES  KIB(32)
 #define GREETING_MAX_BYTES 32 /* "OK 4294967295\n" and some */
 
-struct open_request {
-	uint32_t id;  /* 0: free */
-	bool process; /* its answer is an exit */
-};
-
-struct warmbox_agent {
-	struct rpc_channel channel;
-	struct open_request requests[OPEN_REQUESTS_MAX];
-	unsigned n_requests;
-	struct rpc_message message; /* what the last event was made of */
-};
-
-static struct open_request *find_request(struct warmbox_agent *agent, uint32_t id)
+static struct rpc_agent_request *find_request(struct warmbox_agent *agent, uint32_t id)
 {
 	for (unsigned i = 0; id != 0 && i < agent->n_requests; i++) {
 		if (agent->requests[i].id == id) {
@@ -52,7 +37,7 @@ static struct open_request *find_request(struct warmbox_agent *agent, uint32_t i
 	return NULL;
 }
 
-static void close_request(struct warmbox_agent *agent, struct open_request *request)
+static void close_request(struct warmbox_agent *agent, struct rpc_agent_request *request)
 {
 	*request = agent->requests[--agent->n_requests];
 }
@@ -194,15 +179,15 @@ static int start_request(struct warmbox_agent *agent, const char *method, const 
 {
 	int r;
 
-	if (agent->n_requests == OPEN_REQUESTS_MAX) {
+	if (agent->n_requests == RPC_AGENT_REQUESTS_MAX) {
 		return rpc_fail(error, WARMBOX_LOCAL, -EBUSY,
 				"%s: %d requests are open on this stream", method,
-				OPEN_REQUESTS_MAX);
+				RPC_AGENT_REQUESTS_MAX);
 	}
 	r = rpc_channel_request(&agent->channel, method, params, params_size, ret_id, error);
 	if (r == 0) {
 		agent->requests[agent->n_requests++] =
-			(struct open_request){ .id = *ret_id, .process = process };
+			(struct rpc_agent_request){ .id = *ret_id, .process = process };
 	}
 	return r;
 }
@@ -323,7 +308,7 @@ int warmbox_agent_stdin(struct warmbox_agent *agent, uint32_t id, const void *da
 		return 1;
 	}
 	do {
-		size_t n = MIN(size, STDIN_CHUNK_BYTES);
+		size_t n = MIN(size, RPC_AGENT_CHUNK_BYTES);
 
 		rpc_encode_notification(out, "stdin");
 		rpc_encode_map(out, 2);
@@ -371,7 +356,7 @@ static int response_event(struct warmbox_agent *agent, struct warmbox_event *eve
 			  struct warmbox_error *error)
 {
 	const struct rpc_message *message = &agent->message;
-	struct open_request *request = find_request(agent, message->id);
+	struct rpc_agent_request *request = find_request(agent, message->id);
 	bool process = request && request->process;
 
 	if (!request) {
@@ -399,7 +384,7 @@ static int output_event(struct warmbox_agent *agent, struct warmbox_event *event
 	const struct rpc_message *message = &agent->message;
 	const msgpack_object *id = rpc_map_get(&message->params, "id");
 	const msgpack_object *data = rpc_map_get(&message->params, "data");
-	struct open_request *request;
+	struct rpc_agent_request *request;
 
 	if (rpc_str_is(&message->method, "stdout")) {
 		event->kind = WARMBOX_EVENT_STDOUT;
@@ -422,8 +407,8 @@ static int output_event(struct warmbox_agent *agent, struct warmbox_event *event
 	return 1;
 }
 
-static int next_event(struct warmbox_agent *agent, uint64_t deadline_ns,
-		      struct warmbox_event *ret_event, struct warmbox_error *error)
+int rpc_agent_next(struct warmbox_agent *agent, uint64_t deadline_ns,
+		   struct warmbox_event *ret_event, struct warmbox_error *error)
 {
 	int r = rpc_channel_wait(&agent->channel, deadline_ns, &agent->message, error);
 
@@ -445,18 +430,17 @@ static int next_event(struct warmbox_agent *agent, uint64_t deadline_ns,
 int warmbox_agent_next(struct warmbox_agent *agent, int timeout_ms, struct warmbox_event *ret_event,
 		       struct warmbox_error *error)
 {
-	return next_event(agent, rpc_deadline(timeout_ms), ret_event, error);
+	return rpc_agent_next(agent, rpc_deadline(timeout_ms), ret_event, error);
 }
 
-static int timed_out(struct warmbox_agent *agent, const char *what, struct warmbox_error *error)
+int rpc_agent_timed_out(struct warmbox_agent *agent, const char *what, struct warmbox_error *error)
 {
 	agent->channel.fd = base_fd_close(agent->channel.fd);
 	return rpc_fail(error, WARMBOX_TIMEOUT, -ETIMEDOUT, "%s: not finished in time", what);
 }
 
-/* The failure of an event, as a function returns it. */
-static int event_failure(struct warmbox_agent *agent, const struct warmbox_event *event,
-			 struct warmbox_error *error)
+int rpc_agent_failure(struct warmbox_agent *agent, const struct warmbox_event *event,
+		      struct warmbox_error *error)
 {
 	if (error) {
 		*error = event->failure;
@@ -482,16 +466,16 @@ int warmbox_agent_call(struct warmbox_agent *agent, const char *method, const vo
 		return r;
 	}
 	/* Nothing else is open, so the first event is the answer. */
-	while ((r = next_event(agent, deadline_ns, &event, error)) == 0) {
+	while ((r = rpc_agent_next(agent, deadline_ns, &event, error)) == 0) {
 		if (rpc_deadline_left_ms(deadline_ns) == 0) {
-			return timed_out(agent, method, error);
+			return rpc_agent_timed_out(agent, method, error);
 		}
 	}
 	if (r < 0) {
 		return r;
 	}
 	if (event.kind == WARMBOX_EVENT_ERROR) {
-		return event_failure(agent, &event, error);
+		return rpc_agent_failure(agent, &event, error);
 	}
 	return ret_value ? rpc_value_new(&agent->message, ret_value, error) : 0;
 }
@@ -513,122 +497,4 @@ int warmbox_agent_ping(struct warmbox_agent *agent, int timeout_ms, uint64_t *re
 		*ret_generation = generation->via.u64;
 	}
 	return 0;
-}
-
-/* --- running --- */
-
-struct run {
-	struct warmbox_agent *agent;
-	uint32_t id;
-	const struct warmbox_stdio *stdio;
-	int stdin_fd; /* borrowed; -1 after its end */
-};
-
-/* Reads some of the caller's input into the queue; its end, or what cannot be read, closes the
- * process's. */
-static int run_feed(struct run *run, struct warmbox_error *error)
-{
-	char data[STDIN_CHUNK_BYTES];
-	ssize_t n = read(run->stdin_fd, data, sizeof(data));
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-		return 0;
-	}
-	if (n <= 0) {
-		run->stdin_fd = -1;
-		n = 0;
-	}
-	/* Fits: nothing was pending. */
-	return warmbox_agent_stdin(run->agent, run->id, data, (size_t)n, error);
-}
-
-static int run_output(int (*fn)(void *userdata, const void *data, size_t size), void *userdata,
-		      const struct warmbox_event *event, struct warmbox_error *error)
-{
-	int r = fn ? fn(userdata, event->data, event->size) : 0;
-
-	return r < 0 ? rpc_fail(error, WARMBOX_LOCAL, r, "output cannot be written: %s",
-				strerrordesc_np(-r))
-		     : 0;
-}
-
-/* Handles all events that are there. 1: the process ended. */
-static int run_events(struct run *run, struct warmbox_exit *ret_exit, struct warmbox_error *error)
-{
-	const struct warmbox_stdio *stdio = run->stdio;
-	struct warmbox_event event;
-	int r;
-
-	while ((r = next_event(run->agent, 0, &event, error)) > 0) {
-		if (event.id != run->id) {
-			continue;
-		}
-		switch (event.kind) {
-		case WARMBOX_EVENT_STDOUT:
-			r = run_output(stdio->on_stdout, stdio->userdata, &event, error);
-			break;
-		case WARMBOX_EVENT_STDERR:
-			r = run_output(stdio->on_stderr, stdio->userdata, &event, error);
-			break;
-		case WARMBOX_EVENT_EXITED:
-			*ret_exit = event.exit;
-			return 1;
-		case WARMBOX_EVENT_ANSWER:
-			*ret_exit = (struct warmbox_exit){ 0 };
-			return 1;
-		case WARMBOX_EVENT_ERROR:
-			return event_failure(run->agent, &event, error);
-		}
-		if (r < 0) {
-			return r;
-		}
-	}
-	return r;
-}
-
-/* Waits for either side. Input is read only when the agent has taken what came before. */
-static int run_wait(struct run *run, uint64_t deadline_ns, struct warmbox_error *error)
-{
-	bool feed = run->stdin_fd >= 0 && rpc_channel_pending(&run->agent->channel) == 0;
-	struct pollfd waits[] = {
-		{ .fd = run->agent->channel.fd, .events = warmbox_agent_events(run->agent) },
-		{ .fd = feed ? run->stdin_fd : -1, .events = POLLIN },
-	};
-	int left_ms = rpc_deadline_left_ms(deadline_ns);
-	struct timespec left = { .tv_sec = left_ms / 1000, .tv_nsec = left_ms % 1000 * 1000000L };
-	int n = ppoll(waits, ARRAY_SIZE(waits), left_ms < 0 ? NULL : &left, run->stdio->wait_mask);
-
-	if (n < 0 && run->stdio->on_interrupt) {
-		int r = run->stdio->on_interrupt(run->stdio->userdata, run->agent, run->id);
-
-		return r < 0 ? rpc_fail(error, WARMBOX_LOCAL, r, "interrupted") : 0;
-	}
-	if (n == 0 && rpc_deadline_left_ms(deadline_ns) == 0) {
-		return timed_out(run->agent, "the process", error);
-	}
-	return n > 0 && waits[1].revents ? run_feed(run, error) : 0;
-}
-
-int warmbox_agent_run(struct warmbox_agent *agent, uint32_t id, int timeout_ms,
-		      const struct warmbox_stdio *stdio, struct warmbox_exit *ret_exit,
-		      struct warmbox_error *error)
-{
-	struct run run = { .agent = agent, .id = id, .stdio = stdio, .stdin_fd = stdio->stdin_fd };
-	uint64_t deadline_ns = rpc_deadline(timeout_ms);
-
-	for (;;) {
-		struct warmbox_exit exit;
-		int r = run_events(&run, &exit, error);
-
-		if (r > 0) {
-			*ret_exit = exit;
-			return 0;
-		}
-		if (r == 0) {
-			r = run_wait(&run, deadline_ns, error);
-		}
-		if (r < 0) {
-			return r;
-		}
-	}
 }
