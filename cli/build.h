@@ -63,7 +63,8 @@ struct cli_build_result {
 	struct snapshot_manifest manifest; /* what was published; on success only */
 	uint64_t boot_ns;		   /* VMM told to boot → the agent answered */
 	uint64_t total_ns;
-	/* On failure: the last lines that the guest printed, printable ASCII and newlines only. */
+	/* On failure: the last lines that the guest printed in the step that failed; printable
+	 * ASCII and newlines only. */
 	char console[CLI_BUILD_CONSOLE_MAX + 1];
 };
 

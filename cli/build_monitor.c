@@ -265,8 +265,9 @@ void cli_monitor_tail(struct cli_monitor *monitor, char ret_text[CLI_BUILD_CONSO
 		read_console(monitor);
 	}
 	pthread_mutex_lock(&monitor->lock);
-	memcpy(ret_text, monitor->tail, monitor->tail_size);
-	ret_text[monitor->tail_size] = '\0';
+	memcpy(ret_text, monitor->tail + monitor->tail_size - monitor->step_tail_size,
+	       monitor->step_tail_size);
+	ret_text[monitor->step_tail_size] = '\0';
 	pthread_mutex_unlock(&monitor->lock);
 }
 

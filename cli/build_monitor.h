@@ -32,6 +32,6 @@ void cli_monitor_output(struct cli_monitor *monitor, const void *data, size_t si
 /* From now on an interruption kills this process (a pidfd, borrowed). -1: no process. */
 void cli_monitor_guard(struct cli_monitor *monitor, int pidfd);
 
-/* The last lines of output, oldest first. */
+/* The last lines of this step's output, oldest first. */
 void cli_monitor_tail(struct cli_monitor *monitor, char ret_text[CLI_BUILD_CONSOLE_MAX + 1]);
 uint64_t cli_monitor_elapsed_ns(const struct cli_monitor *monitor);

@@ -65,6 +65,9 @@ static int failed(const struct cli *cli, int r, const struct base_error *error)
 json_t *cli_template_json(const struct snapshot_manifest *manifest)
 {
 	json_t *disks = json_array();
+	char fingerprint[17];
+
+	snprintf(fingerprint, sizeof(fingerprint), "%016" PRIx64, manifest->host_fingerprint);
 
 	for (uint32_t i = 0; i < manifest->n_disks; i++) {
 		const struct snapshot_disk *disk = &manifest->disks[i];
@@ -73,17 +76,17 @@ json_t *cli_template_json(const struct snapshot_manifest *manifest)
 						       "size_bytes", (json_int_t)disk->size_bytes,
 						       "read_only", disk->read_only));
 	}
-	return json_pack("{s:s,s:s,s:I,s:I,s:i,s:b,s:s,s:s,s:s,s:s,s:o,s:I,s:I,s:I,s:I}", "name",
-			 manifest->template_name, "id", manifest->id, "created_ns",
+	return json_pack("{s:s,s:s,s:I,s:I,s:i,s:b,s:s,s:s,s:s,s:s,s:s,s:o,s:I,s:I,s:I,s:I}",
+			 "name", manifest->template_name, "id", manifest->id, "created_ns",
 			 (json_int_t)manifest->created_realtime_ns, "memory_bytes",
 			 (json_int_t)manifest->memory_bytes, "vcpus", (int)manifest->n_vcpus,
 			 "resident", manifest->has_resident, "host_kind",
-			 vmm_host_kind_name((enum vmm_host_kind)manifest->host_kind), "parent",
-			 manifest->parent, "kernel_digest", manifest->kernel_digest, "cmdline",
-			 manifest->cmdline, "disks", disks, "state_bytes",
-			 (json_int_t)manifest->state_bytes, "memory_file_bytes",
-			 (json_int_t)manifest->memory_file_bytes, "stored_chunks",
-			 (json_int_t)manifest->stored_chunks, "zero_chunks",
+			 vmm_host_kind_name((enum vmm_host_kind)manifest->host_kind),
+			 "host_fingerprint", fingerprint, "parent", manifest->parent,
+			 "kernel_digest", manifest->kernel_digest, "cmdline", manifest->cmdline,
+			 "disks", disks, "state_bytes", (json_int_t)manifest->state_bytes,
+			 "memory_file_bytes", (json_int_t)manifest->memory_file_bytes,
+			 "stored_chunks", (json_int_t)manifest->stored_chunks, "zero_chunks",
 			 (json_int_t)manifest->zero_chunks);
 }
 

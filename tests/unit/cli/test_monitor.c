@@ -63,6 +63,9 @@ static void keeps_a_harmless_tail(void **state)
 	assert_true(strlen(tail) >= CLI_BUILD_CONSOLE_MAX / 2 - sizeof(line));
 	assert_non_null(strstr(tail, "line 999\n"));
 	assert_null(strstr(tail, "line 0\n"));
+	cli_monitor_step(monitor, CLI_BUILD_STORE, NULL);
+	cli_monitor_tail(monitor, tail);
+	assert_string_equal(tail, "");
 }
 
 static void reads_the_console_to_its_last_word(void **state)
