@@ -313,20 +313,14 @@ static int apply(struct vmm_vm *vm, struct loaded *loaded, struct vmm_state_cloc
 {
 	/* Flags 0: kvmclock goes on from where it stood. The wall clock is the agent's to step. */
 	struct kvm_clock_data clock = { .clock = loaded->clock_ns };
-	uint64_t tsc = 0, first_tsc = 0;
+	int r;
 
 	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
-		int r;
-
 		/* The TSCs were read one after the other; they ran together. */
 		loaded->vcpus[i].tsc = loaded->vcpus[0].tsc;
-		r = vmm_vcpu_state_set(&vm->vcpus[i], &loaded->vcpus[i], &tsc, error);
+		r = vmm_vcpu_state_set(&vm->vcpus[i], &loaded->vcpus[i], error);
 		if (r < 0) {
 			return r;
-		}
-		if (i == 0) {
-			first_tsc = tsc;
-			ret_clock->realtime_ns = base_clock_realtime_ns();
 		}
 	}
 	if (ioctl(vm->fd, KVM_SET_CLOCK, &clock) < 0) {
@@ -334,9 +328,11 @@ static int apply(struct vmm_vm *vm, struct loaded *loaded, struct vmm_state_cloc
 	}
 	vm->ioapic = loaded->ioapic;
 	vm->serial = loaded->serial;
-	ret_clock->tsc = first_tsc;
+	/* One right after the other: the guest takes them for the same instant. */
+	r = vmm_vcpu_state_tsc(&vm->vcpus[0], &ret_clock->tsc, error);
+	ret_clock->realtime_ns = base_clock_realtime_ns();
 	ret_clock->tsc_khz = loaded->vcpus[0].tsc_khz;
-	return 0;
+	return r;
 }
 
 /* The whole file, read by offset: many VMMs load the same open file at once. */

@@ -528,7 +528,7 @@ static uint64_t apart(uint64_t a, uint64_t b)
  * left in units of the TSC is the armed timer, so that is moved by as much as the TSC was not.
  */
 static int set_tsc(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
-		   uint64_t *ret_tsc, struct base_error *error)
+		   struct base_error *error)
 {
 	uint64_t deadline = state->tsc_deadline;
 	uint64_t tsc;
@@ -553,14 +553,18 @@ static int set_tsc(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *sta
 			return r;
 		}
 	}
-	*ret_tsc = tsc;
 	/* In a call of its own and after the LAPIC: KVM drops the write silently while the timer is
 	 * in another mode. */
 	return set_msr(vcpu, MSR_TSC_DEADLINE, deadline, error);
 }
 
+int vmm_vcpu_state_tsc(const struct vmm_vcpu *vcpu, uint64_t *ret_tsc, struct base_error *error)
+{
+	return get_msr(vcpu, MSR_TSC, ret_tsc, error);
+}
+
 int vmm_vcpu_state_set(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
-		       uint64_t *ret_tsc, struct base_error *error)
+		       struct base_error *error)
 {
 	int r;
 
@@ -587,7 +591,7 @@ int vmm_vcpu_state_set(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state 
 	SET(vcpu, KVM_SET_LAPIC, &state->lapic, error);
 	r = set_msrs(vcpu, &state->msrs, error);
 	if (r == 0) {
-		r = set_tsc(vcpu, state, ret_tsc, error);
+		r = set_tsc(vcpu, state, error);
 	}
 	if (r < 0) {
 		return r;

@@ -46,9 +46,11 @@ int vmm_vcpu_state_read(struct vmm_vcpu_state *ret_state, struct base_reader *re
 			struct base_error *error);
 
 /*
- * Puts everything into KVM. tsc is the value the guest's TSC is to have now. *ret_tsc is the value
- * that it has: a host kind that cannot move the guest's TSC leaves it at the host's, and then the
- * armed timer is moved instead. 0 or -errno.
+ * Puts everything into KVM. A host kind that cannot move the guest's TSC leaves it at the host's,
+ * and then the armed timer is moved instead. 0 or -errno.
  */
 int vmm_vcpu_state_set(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
-		       uint64_t *ret_tsc, struct base_error *error);
+		       struct base_error *error);
+
+/* What the guest's RDTSC gives now. 0 or -errno. */
+int vmm_vcpu_state_tsc(const struct vmm_vcpu *vcpu, uint64_t *ret_tsc, struct base_error *error);
