@@ -393,6 +393,13 @@ static void connection_ready(struct vmm_source *source, uint32_t events)
 		connection->readable = true;
 	}
 	if (events & (EPOLLHUP | EPOLLERR)) {
+		if (connection->state == VMM_VSOCK_REQUESTED && !connection->attached &&
+		    !vmm_vsock_guest_knows(connection)) {
+			/* A client that did not wait; a guest that is not there must not be
+			 * owed requests for ever. */
+			vmm_vsock_connection_free(connection);
+			return;
+		}
 		hang_up(connection);
 	}
 	/* What the loop watches is settled after the pump: most often nothing has to change. */

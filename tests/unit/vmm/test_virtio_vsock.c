@@ -1392,6 +1392,47 @@ static void survives_random_packets(void **state)
 	close(fd);
 }
 
+/* Descriptors at random in all three queues, with connections open. */
+static void survives_random_rings(void **state)
+{
+	struct fixture *f = *state;
+	struct driver *driver = &f->driver;
+	uint64_t random = base_clock_monotonic_ns() | 1;
+	gpa_t start = driver->next_free;
+	struct packet packet;
+	int fd;
+
+	print_message("# seed %llu\n", (unsigned long long)random);
+	for (unsigned round = 0; round < 1000; round++) {
+		fd = client(f);
+		say(fd, "CONNECT 5\nsome bytes for the guest");
+		driver->next_free = start;
+		driver_start(driver);
+		for (unsigned i = 0; i < 12; i++) {
+			driver_scramble(driver, i % 3, &random);
+			driver_kick(driver, i % 3);
+			driver_settle(driver);
+		}
+		if (round % 2) {
+			assert_int_equal(vmm_virtio_drain(driver->device), 0);
+			vmm_virtio_resume(driver->device);
+		}
+		close(fd);
+		driver_settle(driver);
+	}
+	driver->next_free = start;
+	driver_start(driver);
+	post_rx(f, RX_BUFFERS);
+	driver_settle(driver);
+	while (try_receive(f, &packet)) { /* requests that had no buffer before */
+		driver_settle(driver);
+	}
+	struct guest guest = establish(f, 1024, &fd);
+	send_data(f, &guest, "fine", 4);
+	hear(fd, "fine");
+	close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -1423,6 +1464,7 @@ int main(void)
 		TEST(refuses_states_that_cannot_be),
 		TEST(does_without_a_listener),
 		TEST(survives_random_packets),
+		TEST(survives_random_rings),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

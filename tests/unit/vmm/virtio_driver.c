@@ -176,6 +176,35 @@ void driver_kick(struct driver *driver, unsigned queue)
 	driver_write(driver, REG_QUEUE_NOTIFY, queue);
 }
 
+static uint64_t draw(uint64_t *random)
+{
+	*random ^= *random << 13;
+	*random ^= *random >> 7;
+	*random ^= *random << 17;
+	return *random;
+}
+
+void driver_scramble(struct driver *driver, unsigned queue, uint64_t *random)
+{
+	struct driver_queue *q = &driver->queues[queue];
+
+	for (uint16_t i = 0; i < q->size; i++) {
+		uint64_t r = draw(random);
+		uint64_t gpa = r % 61 ? r % DRIVER_MEMORY_BYTES : draw(random);
+		uint32_t length = r % 59 ? (uint32_t)(r >> 32) % 6000 : (uint32_t)(r >> 32);
+		uint16_t flags = (uint16_t)((r >> 16) % (r % 53 ? 4 : 16));
+
+		driver_set_desc(driver, queue, i, gpa, length, flags,
+				(uint16_t)((r >> 20) % (r % 47 ? q->size : UINT16_MAX)));
+	}
+	for (uint64_t n = draw(random) % 8; n > 0; n--) {
+		driver_offer(driver, queue, (uint16_t)(draw(random) % q->size));
+	}
+	if (draw(random) % 31 == 0) {
+		base_store_u16(driver_at(driver, q->avail + 2, 2), (uint16_t)draw(random));
+	}
+}
+
 bool driver_used(struct driver *driver, unsigned queue, uint16_t *ret_head, uint32_t *ret_length)
 {
 	struct driver_queue *q = &driver->queues[queue];

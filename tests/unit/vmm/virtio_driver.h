@@ -93,6 +93,10 @@ void driver_set_desc(struct driver *driver, unsigned queue, uint16_t index, uint
 void driver_offer(struct driver *driver, unsigned queue, uint16_t head);
 void driver_kick(struct driver *driver, unsigned queue);
 
+/* A hostile driver's next move: random descriptors (most of them inside guest memory), random
+ * heads, at times an index that jumps. *random is the state of a xorshift generator, never 0. */
+void driver_scramble(struct driver *driver, unsigned queue, uint64_t *random);
+
 /* Takes the next used element, if there is one. */
 bool driver_used(struct driver *driver, unsigned queue, uint16_t *ret_head, uint32_t *ret_length);
 /* Runs the loop until there is one; fails the test after five seconds. */
