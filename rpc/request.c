@@ -134,9 +134,12 @@ void rpc_request_answer(struct rpc_request *request, int fd)
 	if (!connection->ended) {
 		request->end_bytes = connection->queued_bytes + encoder->buffer.size;
 	}
+	if (request->lease[0]) {
+		/* Before it is sent: sending may let the client run first. */
+		count_acquire(server, request);
+	}
 	rpc_connection_send(connection, encoder->buffer.data, encoder->buffer.size, fd);
 	if (request->lease[0]) {
-		count_acquire(server, request);
 		keep_unread(request);
 	} else {
 		rpc_request_free(request);

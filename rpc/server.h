@@ -44,7 +44,7 @@ struct rpc_counters {
 	uint64_t requests[RPC_METHODS];
 	uint64_t errors[RPC_CODES];
 	uint64_t connections_total, connections_refused;
-	struct rpc_histogram acquire_parked; /* received → answered, of a sandbox that was parked */
+	struct rpc_histogram acquire_parked; /* received → answer made, of a parked sandbox */
 	struct rpc_histogram acquire_waited; /* of one that was waited for */
 };
 
