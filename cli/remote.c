@@ -20,7 +20,11 @@ int cli_remote_connect(const struct cli *cli, struct warmbox_connection **ret_co
 
 	r = warmbox_connect(cli->socket_path, ret_connection, &error);
 	if (r < 0) {
-		cli_remote_failed(cli, NULL, NULL, &error, CLI_EXIT_FAILED);
+		cli_print_error(cli, warmbox_code_name(error.code), error.text,
+				r == -ENOENT || r == -ECONNREFUSED
+					? "To start it: warmboxd (warmboxd --help says how). "
+					  "Another socket: --socket PATH, or WARMBOX_SOCKET."
+					: NULL);
 	}
 	return r;
 }
@@ -57,9 +61,6 @@ static void name_templates(struct warmbox_connection *connection, char *hint, si
 static const char *hint_for(enum warmbox_code code)
 {
 	switch (code) {
-	case WARMBOX_CANNOT_CONNECT:
-		return "To start it: warmboxd (warmboxd --help says how). Another socket: "
-		       "--socket PATH, or WARMBOX_SOCKET.";
 	case WARMBOX_DEADLINE_EXCEEDED:
 		return "No sandbox was ready in time: wait longer (--wait TIME), or keep more "
 		       "ready "
