@@ -21,14 +21,16 @@
 static int kernel_add_entropy(void *userdata, const uint8_t *seed, size_t size)
 {
 	const int *urandom_fd = userdata;
+	/* struct rand_pool_info, whose data has no size of its own. */
 	struct {
-		struct rand_pool_info info;
+		int entropy_count; /* bits */
+		int buf_size;
 		uint8_t data[GUEST_SEED_BYTES];
-	} pool = { .info = { .entropy_count = (int)size * 8, .buf_size = (int)size } };
+	} pool = { .entropy_count = (int)size * 8, .buf_size = (int)size };
 	int r = 0;
 
 	_Static_assert(offsetof(typeof(pool), data) == offsetof(struct rand_pool_info, buf),
-		       "the seed follows the header");
+		       "laid out as the kernel's");
 	if (size > sizeof(pool.data)) {
 		return -EINVAL;
 	}

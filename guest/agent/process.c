@@ -142,7 +142,10 @@ static void process_free(struct agent_process *process)
 
 	close_all(process);
 	agent_list_remove(&process->link);
-	agent_list_remove(&process->all);
+	if (!agent_list_is_empty(&process->all)) {
+		agent_list_remove(&process->all);
+		server->n_processes--;
+	}
 	if (process->connection && process->connection->blocked == process) {
 		process->connection->blocked = NULL;
 		process->connection->dirty = true;
@@ -150,32 +153,77 @@ static void process_free(struct agent_process *process)
 	if (server->resident == process) {
 		server->resident = NULL;
 	}
-	server->n_processes--;
 	free(process);
 }
 
-static struct agent_process *process_new(struct agent_connection *connection)
+static struct agent_process *process_new(struct agent_server *server)
 {
 	struct agent_process *process = calloc(1, sizeof(*process));
 
 	if (!process) {
 		return NULL;
 	}
-	process->server = connection->server;
-	process->connection = connection;
+	process->server = server;
+	agent_list_init(&process->link);
+	agent_list_init(&process->all);
 	stream_init(process, &process->in);
 	stream_init(process, &process->out);
 	stream_init(process, &process->err);
 	stream_init(process, &process->ready);
 	process->out_write_fd = -1;
 	process->err_write_fd = -1;
-	agent_list_append(&connection->processes, &process->link);
-	agent_list_append(&connection->server->processes, &process->all);
-	connection->server->n_processes++;
+	process->in.ready = true;
 	return process;
 }
 
-/* Makes the pipes and starts the program; with in_fd and ready_fd for the caller to close. */
+/* A process that is not started yet, with what every one needs. */
+static int process_prepare(struct agent_server *server, struct agent_process **ret_process,
+			   const char **ret_step)
+{
+	struct agent_process *process = process_new(server);
+	int r;
+
+	*ret_step = "allocate memory";
+	if (!process) {
+		return -ENOMEM;
+	}
+	*ret_step = "make a pipe";
+	r = make_pipe(&process->out, 0, &process->out_write_fd);
+	if (r == 0) {
+		r = make_pipe(&process->err, 0, &process->err_write_fd);
+	}
+	if (r == 0) {
+		r = stream_watch(&process->out, EPOLLIN);
+	}
+	if (r == 0) {
+		r = stream_watch(&process->err, EPOLLIN);
+	}
+	if (r < 0) {
+		process_free(process);
+		return r;
+	}
+	*ret_process = process;
+	return 0;
+}
+
+int agent_process_prepare_next(struct agent_server *server)
+{
+	const char *step;
+
+	return server->prepared ? 0 : process_prepare(server, &server->prepared, &step);
+}
+
+static int take_prepared(struct agent_server *server, struct agent_process **ret_process,
+			 const char **ret_step)
+{
+	if (!server->prepared) {
+		return process_prepare(server, ret_process, ret_step);
+	}
+	*ret_process = TAKE_PTR(server->prepared);
+	return 0;
+}
+
+/* Makes the other pipes and starts the program; with in_fd and ready_fd for the caller to close. */
 static int start_program(struct agent_process *process, const struct agent_process_params *params,
 			 int *in_fd, int *ready_fd, const char **ret_step)
 {
@@ -191,14 +239,11 @@ static int start_program(struct agent_process *process, const struct agent_proce
 	if (params->with_stdin) {
 		r = make_pipe(&process->in, 1, in_fd);
 	}
-	if (r == 0) {
-		r = make_pipe(&process->out, 0, &process->out_write_fd);
-	}
-	if (r == 0) {
-		r = make_pipe(&process->err, 0, &process->err_write_fd);
-	}
 	if (r == 0 && params->resident) {
 		r = make_pipe(&process->ready, 0, ready_fd);
+	}
+	if (r == 0 && params->resident) {
+		r = stream_watch(&process->ready, EPOLLIN);
 	}
 	if (r < 0) {
 		return r;
@@ -210,48 +255,33 @@ static int start_program(struct agent_process *process, const struct agent_proce
 	return agent_spawn(&spawn, &process->pid, ret_step);
 }
 
-static int watch(struct agent_process *process)
-{
-	int r = stream_watch(&process->out, EPOLLIN);
-
-	if (r == 0) {
-		r = stream_watch(&process->err, EPOLLIN);
-	}
-	if (r == 0 && process->ready.source.fd >= 0) {
-		r = stream_watch(&process->ready, EPOLLIN);
-	}
-	return r;
-}
-
 int agent_process_start(struct agent_connection *connection,
 			const struct agent_process_params *params, const char **ret_step)
 {
-	struct agent_process *process = process_new(connection);
+	struct agent_server *server = connection->server;
 	int theirs[2] = { -1, -1 };
-	int r;
+	struct agent_process *process;
+	int r = take_prepared(server, &process, ret_step);
 
-	*ret_step = "allocate memory";
-	if (!process) {
-		return -ENOMEM;
+	if (r < 0) {
+		return r;
 	}
-	process->id = params->id;
-	process->state = params->resident ? AGENT_PROCESS_STARTING : AGENT_PROCESS_RUNNING;
-	process->in.ready = true;
 	r = start_program(process, params, &theirs[0], &theirs[1], ret_step);
 	agent_spawn_close(theirs, ARRAY_SIZE(theirs));
 	if (r < 0) {
 		process_free(process);
 		return r;
 	}
+	process->id = params->id;
+	process->state = params->resident ? AGENT_PROCESS_STARTING : AGENT_PROCESS_RUNNING;
+	process->connection = connection;
+	agent_list_append(&connection->processes, &process->link);
+	agent_list_append(&server->processes, &process->all);
+	server->n_processes++;
 	if (params->resident) {
-		connection->server->resident = process;
+		server->resident = process;
 	}
-	r = watch(process);
-	if (r < 0) {
-		*ret_step = "watch the process";
-		agent_process_destroy(process);
-	}
-	return r;
+	return 0;
 }
 
 struct agent_process *agent_process_find(struct agent_connection *connection, uint32_t id)
@@ -495,7 +525,7 @@ void agent_process_reap_ending(struct agent_server *server)
 
 void agent_process_destroy(struct agent_process *process)
 {
-	if (!process->exited) {
+	if (process->pid > 0 && !process->exited) {
 		agent_spawn_kill_session(process->pid);
 		agent_spawn_wait(process->pid, &process->status);
 	}

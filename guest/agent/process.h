@@ -31,7 +31,7 @@ struct agent_stream {
 
 struct agent_process {
 	struct agent_link link; /* in its connection's processes or the server's orphans */
-	struct agent_link all;	/* in the server's processes */
+	struct agent_link all;	/* in the server's processes once it is started */
 	struct agent_server *server;
 	struct agent_connection *connection;
 	enum agent_process_state state;
@@ -62,6 +62,10 @@ struct agent_process_params {
  */
 int agent_process_start(struct agent_connection *connection,
 			const struct agent_process_params *params, const char **ret_step);
+
+/* Makes ready what the next start needs, so that it does not have to. 0 or -errno; a start that
+ * finds nothing ready does it itself. */
+int agent_process_prepare_next(struct agent_server *server);
 
 /* The process of a request that is still open on the connection, or NULL. */
 struct agent_process *agent_process_find(struct agent_connection *connection, uint32_t id);
@@ -95,5 +99,5 @@ void agent_process_reap(struct agent_server *server);
 /* Waits for the processes that were killed. For the moment before a snapshot only. */
 void agent_process_reap_ending(struct agent_server *server);
 
-/* Frees a process that is over, or at shutdown kills and reaps it first. */
+/* Frees a process that is over or was never started; one that runs is killed and reaped first. */
 void agent_process_destroy(struct agent_process *process);

@@ -111,6 +111,9 @@ void agent_server_deinit(struct agent_server *server)
 	{
 		agent_process_destroy(AGENT_LIST_ENTRY(link, struct agent_process, link));
 	}
+	if (server->prepared) {
+		agent_process_destroy(server->prepared);
+	}
 	agent_connection_free_spares(server);
 	agent_loop_deinit(&server->loop);
 	msgpack_zone_destroy(&server->zone);

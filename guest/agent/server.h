@@ -33,9 +33,10 @@ struct agent_server {
 	unsigned n_spare;
 
 	struct agent_source signals; /* readable when processes have ended */
-	struct agent_link processes; /* all of them */
+	struct agent_link processes; /* all that were started */
 	unsigned n_processes;
 	struct agent_link orphans; /* processes without a connection: resident or being killed */
+	struct agent_process *prepared; /* has its pipes, but no program yet; may be NULL */
 	struct agent_process *resident; /* NULL: none was started, or it was handed out and ended */
 
 	struct agent_identity identity;
