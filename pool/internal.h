@@ -34,6 +34,7 @@ struct pool {
 	/* The handles exist once something was asked of the pool, so that one that was never used
 	 * can be freed without running the loop. */
 	bool has_handles, background_runs, stopping, stopped;
+	bool kicked; /* since the background's turn began */
 	uv_idle_t background;
 	uv_timer_t timer;
 	uint64_t timer_ns; /* when it fires; 0: not armed */
@@ -53,14 +54,18 @@ void pool_kick(struct pool *pool);
 /* Makes sure that the timer fires by then. */
 void pool_timer_need(struct pool *pool, uint64_t at_ns);
 
+/* --- target.c --- */
+
 /* Answers every pool_set that waits for the template's load. */
 void pool_set_tell(struct pool_template *template, enum pool_status status, const char *text);
+/* Background step: tells one that was refused. Returns true when there was one. */
+bool pool_set_tell_refused(struct pool *pool);
 
 /* --- queue.c: acquires --- */
 
 void pool_queue_refuse(struct pool *pool, struct pool_acquire *request, enum pool_status status,
 		       const char *text);
-/* Background step: tells the refused. Returns true when there were any. */
+/* Background step: tells one that was refused. Returns true when there was one. */
 bool pool_queue_tell_refused(struct pool *pool);
 /* Gives parked sandboxes to waiters while there are both. */
 void pool_queue_serve(struct pool_template *template);

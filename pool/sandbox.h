@@ -55,6 +55,8 @@ struct pool_sandbox {
 	struct pool_timings timings;
 };
 
+/* --- sandbox.c --- */
+
 /* Starts a restore. 0 (then pool_refill_parked() or pool_refill_lost() follows, unless it is
  * doomed) or -errno. */
 int pool_sandbox_start(struct pool_template *template);
@@ -70,3 +72,24 @@ void pool_sandbox_doom(struct pool_sandbox *sandbox);
 
 /* Kills a doomed sandbox. It frees itself. */
 void pool_sandbox_kill(struct pool_sandbox *sandbox);
+
+/* The sandbox cannot go on; the format says why. Nothing happens when it is doomed already. */
+void pool_sandbox_lose(struct pool_sandbox *sandbox, enum pool_cause cause, const char *format, ...)
+	_printf_(3, 4);
+
+/* Watches a descriptor with one of the sandbox's handles. 0 or -errno. */
+int pool_sandbox_poll(struct pool_sandbox *sandbox, uv_poll_t *poll, int fd, uv_poll_cb callback);
+
+/* Closes one of its handles, if it is open. */
+void pool_sandbox_close(struct pool_sandbox *sandbox, void *handle);
+
+/* --- talk.c --- */
+
+/* Listens to a VMM that was launched. 0 or -errno. */
+int pool_talk_start(struct pool_sandbox *sandbox);
+
+/* Sends the RESUME of a claim. 0 or -errno. */
+int pool_talk_claim(struct pool_sandbox *sandbox);
+
+/* Takes what a VMM that has ended had said. */
+void pool_talk_drain(struct pool_sandbox *sandbox);

@@ -104,6 +104,7 @@ static void reply(const struct vmm_message *request, int result, const char *tex
 	answer.text_length = (uint32_t)snprintf(answer.text, sizeof(answer.text), "%s", text);
 	if (request->op == VMM_OP_CREATE) {
 		answer.arg[0] = create_received_ns;
+		answer.arg[4] = base_clock_monotonic_ns();
 	}
 	if (request->op == VMM_OP_LOAD) {
 		answer.arg[0] = base_clock_realtime_ns();

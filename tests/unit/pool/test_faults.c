@@ -465,6 +465,26 @@ static void wrong_configurations_are_refused(void **state)
 	pool_free(pool);
 }
 
+static void a_vmm_that_ends_at_once(void **state)
+{
+	struct fixture *fixture = *state;
+	struct acquired a;
+	struct base_error error = { 0 };
+	struct pool_config config = {
+		.store_path = fixture->store_path,
+		.runtime_dir = fixture->runtime_dir,
+		.vmm_path = "/bin/false",
+		.identity_timeout_ms = 1000,
+	};
+
+	fixture_template(fixture, "t", "");
+	assert_int_equal(pool_new(&fixture->loop, &config, &fixture->pool, &error), 0);
+	fixture_acquire(fixture, &a, "t", 5000);
+	fixture_until(fixture, a.calls > 0);
+	assert_int_equal(a.status, POOL_UNAVAILABLE);
+	assert_string_equal(a.text, "a restore failed: the VMM ended with status 1");
+}
+
 static void a_vmm_that_is_no_program(void **state)
 {
 	struct fixture *fixture = *state;
@@ -496,6 +516,7 @@ static void a_vmm_that_is_no_program(void **state)
 static void stop_while(struct fixture *fixture, const char *what, unsigned turns)
 {
 	struct acquired waiting[3], after;
+	struct pool *pool;
 	struct pool_lease lease;
 
 	fixture_pool(fixture, 2, 2, 5000);
@@ -506,18 +527,21 @@ static void stop_while(struct fixture *fixture, const char *what, unsigned turns
 		fixture_run_ms(fixture, 1);
 	}
 	fixture->stopped = false;
-	pool_stop(fixture->pool, fixture_on_stopped, fixture);
+	pool = fixture->pool;
+	pool_stop(pool, fixture_on_stopped, fixture);
 	/* Each is answered, once: with a lease before, or told at the latest now. */
 	for (unsigned i = 0; i < ARRAY_SIZE(waiting); i++) {
 		assert_int_equal(waiting[i].calls, 1);
 		if (waiting[i].status == POOL_OK) {
-			assert_true(pool_get(fixture->pool, waiting[i].id, &lease));
+			assert_true(pool_get(pool, waiting[i].id, &lease));
 			assert_int_equal(lease.cause, POOL_CAUSE_SHUTDOWN);
 		} else {
 			assert_int_equal(waiting[i].status, POOL_UNAVAILABLE);
 		}
 	}
 	fixture_acquire(fixture, &after, what, 5000);
+	/* From here on the tear-down has nothing to stop. */
+	fixture->pool = NULL;
 	assert_int_equal(after.calls, 0);
 
 	uint64_t start_ns = base_clock_monotonic_ns();
@@ -528,8 +552,7 @@ static void stop_while(struct fixture *fixture, const char *what, unsigned turns
 	assert_int_equal(after.status, POOL_UNAVAILABLE);
 	assert_string_equal(after.text, "shutting down");
 	assert_int_equal(fixture_count_entries(fixture->runtime_dir), 0);
-	pool_free(fixture->pool);
-	fixture->pool = NULL;
+	pool_free(pool);
 }
 
 static void stops_in_every_state(void **state)
@@ -569,6 +592,7 @@ int main(void)
 		TEST(running_out_of_descriptors_is_survived),
 		TEST(stale_sockets_are_swept),
 		TEST(wrong_configurations_are_refused),
+		TEST(a_vmm_that_ends_at_once),
 		TEST(a_vmm_that_is_no_program),
 		TEST(stops_in_every_state),
 	};

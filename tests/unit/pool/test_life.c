@@ -490,6 +490,88 @@ static void waiters_have_a_limit(void **state)
 	}
 }
 
+struct again {
+	struct pool_acquire request;
+	struct fixture *fixture;
+	const char *template_name;
+	unsigned left, calls;
+	enum pool_status last;
+};
+
+/* Asks again from inside its answer, and gives back at once what it gets. */
+static void on_again(struct pool_acquire *request, enum pool_status status,
+		     const struct pool_lease *lease, int stream, const char *text)
+{
+	struct again *again = request->userdata;
+	struct pool_acquire_params params = { .template_name = again->template_name,
+					      .timeout_ms = 5000 };
+
+	again->calls++;
+	again->last = status;
+	if (status == POOL_OK) {
+		assert_int_equal(pool_release(again->fixture->pool, lease->id, POOL_CAUSE_RELEASED),
+				 POOL_OK);
+	}
+	if (--again->left > 0) {
+		pool_acquire(again->fixture->pool, request, &params);
+	}
+}
+
+static void callbacks_may_ask_again(void **state)
+{
+	struct fixture *fixture = *state;
+	static const struct {
+		const char *name;
+		enum pool_status status;
+	} cases[] = {
+		{ "good", POOL_OK },
+		{ "broken", POOL_UNAVAILABLE },
+		{ "missing", POOL_NOT_FOUND },
+		{ "No Name", POOL_NOT_FOUND },
+	};
+
+	fixture_template(fixture, "good", "");
+	fixture_template(fixture, "broken", "fault=create-die\n");
+	fixture_pool(fixture, 2, 2, 5000);
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct again again = { .request = { .userdata = &again, .fn = on_again },
+				       .fixture = fixture,
+				       .template_name = cases[i].name,
+				       .left = 10 };
+		struct pool_acquire_params params = { .template_name = cases[i].name,
+						      .timeout_ms = 5000 };
+
+		pool_acquire(fixture->pool, &again.request, &params);
+		fixture_until(fixture, again.left == 0);
+		assert_int_equal(again.calls, 10);
+		assert_int_equal(again.last, cases[i].status);
+	}
+}
+
+static void never_told(struct pool_set *request, enum pool_status status, const char *text)
+{
+	fail();
+}
+
+static void a_cancelled_set_is_never_answered(void **state)
+{
+	struct fixture *fixture = *state;
+	struct pool_set loading = { .fn = never_told }, refused = { .fn = never_told };
+	struct acquired a;
+
+	fixture_template(fixture, "t", "");
+	fixture_pool(fixture, 0, 1, 5000);
+	pool_set_target(fixture->pool, &loading, "t", 1);
+	pool_set_target(fixture->pool, &refused, "t", POOL_TARGET_MAX + 1);
+	pool_set_cancel(&loading);
+	pool_set_cancel(&loading);
+	pool_set_cancel(&refused);
+	/* The target holds all the same. */
+	fixture_until(fixture, fixture_info(fixture, "t").parked == 1);
+	fixture_acquire(fixture, &a, "t", 0);
+	assert_int_equal(a.status, POOL_OK);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -508,6 +590,8 @@ int main(void)
 		TEST(lists_leases_and_remembers_so_many),
 		TEST(labels_have_limits),
 		TEST(waiters_have_a_limit),
+		TEST(callbacks_may_ask_again),
+		TEST(a_cancelled_set_is_never_answered),
 	};
 
 	return cmocka_run_group_tests_name("pool-life", tests, NULL, NULL);
