@@ -15,6 +15,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXIT_USAGE 2
 
@@ -130,9 +131,24 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
 	return 1;
 }
 
-static int override(char **field, const char *value, struct base_error *error)
+/* Paths of the command line are made absolute, because clients get some of them. */
+static int override(char **field, const char *path, struct base_error *error)
 {
-	if (value && daemon_config_override(field, value) < 0) {
+	_cleanup_free_ char *directory = NULL;
+	_cleanup_free_ char *absolute = NULL;
+
+	if (!path) {
+		return 0;
+	}
+	if (path[0] != '/') {
+		directory = getcwd(NULL, 0);
+		if (!directory || asprintf(&absolute, "%s/%s", directory, path) < 0) {
+			absolute = NULL;
+			return base_error_set(error, -ENOENT, "%s: cannot be made absolute", path);
+		}
+		path = absolute;
+	}
+	if (daemon_config_override(field, path) < 0) {
 		return base_error_set_errno(error, -ENOMEM, "configuration");
 	}
 	return 0;
