@@ -20,6 +20,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -361,6 +363,15 @@ static void test_damage_keeps_images(void **state)
 
 /* --- crashes and company --- */
 
+/* In a child: gone when the test is gone, however that ends. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent) {
+		_exit(1);
+	}
+}
+
 /* A process that starts a snapshot, says so, and waits to be killed. */
 static pid_t start_writer(struct fixture *fixture)
 {
@@ -369,10 +380,12 @@ static pid_t start_writer(struct fixture *fixture)
 
 	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
 
-	pid_t pid = fork();
+	pid_t parent = getpid(), pid = fork();
 
 	assert_true(pid >= 0);
 	if (pid == 0) {
+		die_with(parent);
+
 		struct snapshot_store *store = NULL;
 		struct snapshot_writer *writer = NULL;
 
@@ -508,6 +521,26 @@ static void test_two_writers(void **state)
 	close(memory);
 }
 
+/* Nobody opens between a rename and the link, or between a link and what it led to. */
+static void test_opening_waits_for_a_change(void **state)
+{
+	struct fixture *fixture = *state;
+	int memory = fixture_memory(MEMORY_BYTES, 1);
+	struct racer racer = { .fixture = fixture, .rounds = 1, .reader = true };
+	int lock = open(fixture->store_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	pthread_t thread;
+
+	fixture_publish(fixture, "contested", memory, MEMORY_BYTES);
+	assert_int_equal(flock(lock, LOCK_EX), 0);
+	assert_int_equal(pthread_create(&thread, NULL, race, &racer), 0);
+	usleep(50000); /* too short can only let a fault pass */
+	assert_int_equal(pthread_tryjoin_np(thread, NULL), EBUSY);
+	close(lock);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(racer.result, 0);
+	close(memory);
+}
+
 /* A writer that is killed at some moment: the name means something whole, before and after. */
 static void test_killed_anywhere(void **state)
 {
@@ -520,11 +553,12 @@ static void test_killed_anywhere(void **state)
 	fixture_publish(fixture, "contested", memory, MIB(1));
 	for (unsigned round = 0; round < 60; round++) {
 		struct racer racer = { .fixture = fixture, .memory = memory, .rounds = UINT32_MAX };
-		pid_t pid = fork();
+		pid_t parent = getpid(), pid = fork();
 		int status;
 
 		assert_true(pid >= 0);
 		if (pid == 0) {
+			die_with(parent);
 			racer.memory = fixture_memory(MEMORY_BYTES, round);
 			race(&racer);
 			_exit(1);
@@ -567,6 +601,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_leftovers_are_swept, fixture_setup,
 						fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_two_writers, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_opening_waits_for_a_change, fixture_setup,
+						fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_killed_anywhere, fixture_setup,
 						fixture_teardown),
 	};
