@@ -61,6 +61,7 @@ struct jump {
 	uint64_t rsp; /* 0: left alone */
 	int64_t number;
 	int64_t argument;
+	int64_t argument2;
 	/* out; meaningful when no signal came */
 	int64_t result;
 	uint64_t flags;
@@ -127,6 +128,7 @@ static void enter(struct jump *j)
 		"mov %%rsp, %%rbp\n\t"
 		"mov %c[o_number](%%rbx), %%rax\n\t"
 		"mov %c[o_argument](%%rbx), %%rdi\n\t"
+		"mov %c[o_argument2](%%rbx), %%rsi\n\t"
 		"mov %c[o_r11](%%rbx), %%r11\n\t"
 		"mov %c[o_rcx](%%rbx), %%rcx\n\t"
 		"mov %c[o_target](%%rbx), %%rdx\n\t"
@@ -157,13 +159,14 @@ static void enter(struct jump *j)
 		:
 		: "b"(j), [o_number] "i"(offsetof(struct jump, number)),
 		  [o_argument] "i"(offsetof(struct jump, argument)),
+		  [o_argument2] "i"(offsetof(struct jump, argument2)),
 		  [o_r11] "i"(offsetof(struct jump, r11)), [o_rcx] "i"(offsetof(struct jump, rcx)),
 		  [o_target] "i"(offsetof(struct jump, target)),
 		  [o_rsp] "i"(offsetof(struct jump, rsp)),
 		  [o_flags] "i"(offsetof(struct jump, flags)),
 		  [o_result] "i"(offsetof(struct jump, result)),
 		  [o_cs] "i"(offsetof(struct jump, cs)), [o_ss] "i"(offsetof(struct jump, ss))
-		: "rax", "rcx", "rdx", "rdi", "r11", "rbp", "cc", "memory");
+		: "rax", "rcx", "rdx", "rsi", "rdi", "r11", "rbp", "cc", "memory");
 }
 
 /* 0 when the jump came back, else the signal that it ended in. */
@@ -258,6 +261,27 @@ static void test_flags(const char *name, uint64_t r11, uint64_t kept)
 		why = "other segments";
 	}
 	report(name, why);
+}
+
+/* A kvm-pvm host may itself keep IOPL from reaching user mode. What the kernel took for the user's
+ * flags shows in the frame of a signal that arrives before the system call returns. */
+static void test_flags_in_kernel(void)
+{
+	struct jump j = { .target = entry,
+			  .r11 = FLAGS_ALL & ~(uint64_t)X86_EFLAGS_AC,
+			  .number = SYS_kill,
+			  .argument = getpid(),
+			  .argument2 = SIGUSR1 };
+	const char *why = NULL;
+
+	if (attempt(&j) != SIGUSR1) {
+		why = "no signal";
+	} else if (caught_flags & ~FLAGS_OF_USERS) {
+		why = "IOPL, NT, VM or another flag that is not the user's";
+	} else if (!(caught_flags & X86_EFLAGS_IF)) {
+		why = "interrupts are off";
+	}
+	report("flags in the frame of a signal", why);
 }
 
 static void test_results(void)
@@ -412,6 +436,7 @@ static void run_cases(void)
 	test_flags("IOPL 3, NT, VM", 0x202 | X86_EFLAGS_IOPL | X86_EFLAGS_NT | X86_EFLAGS_VM,
 		   arithmetic);
 	test_flags("no flag, not even IF", 0, arithmetic);
+	test_flags_in_kernel();
 	test_privilege("after");
 	test_results();
 
@@ -468,6 +493,7 @@ int main(int argc, char **argv)
 		sigaction(SIGBUS, &action, NULL);
 		sigaction(SIGILL, &action, NULL);
 		sigaction(SIGTRAP, &action, NULL);
+		sigaction(SIGUSR1, &action, NULL);
 		run_cases();
 		if (n_failed > 0) {
 			say("%spvm_jump: FAILED %d of %d\n", prefix, n_failed, n_cases);
