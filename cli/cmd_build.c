@@ -17,7 +17,7 @@
 #include <string.h>
 
 #define DEFAULT_MEMORY_MIB 128
-#define DEFAULT_TIMEOUT_MS 180000
+#define DEFAULT_TIMEOUT_MS 300000
 #define TIMEOUT_MAX_MS	   (24 * 3600 * UINT64_C(1000))
 
 static const char help[] =
@@ -35,7 +35,7 @@ static const char help[] =
 	"  --warm COMMAND      run in the guest before it is frozen; may be given many times\n"
 	"  --resident COMMAND  start this and leave it waiting on its standard input; `eval`\n"
 	"                      talks to it\n"
-	"  --timeout TIME      for the boot and for each command (3m)\n"
+	"  --timeout TIME      for the boot and for each command (5m)\n"
 	"  --store DIR         where templates are kept (WARMBOX_STORE, or " CLI_STORE_DEFAULT ")\n"
 	"  --json              the result as JSON\n"
 	"\n"
