@@ -520,6 +520,10 @@ int main(void)
 		log_error("event loop: %s", strerror(-r));
 		program.exit_status = EXIT_FAILURE;
 	}
+	if (program.vm.serial.dropped_bytes > 0) {
+		log_warning("%llu bytes of the guest's console were dropped: nobody read them",
+			    (unsigned long long)program.vm.serial.dropped_bytes);
+	}
 	vmm_vm_deinit(&program.vm);
 	vmm_loop_deinit(&program.loop);
 	return program.exit_status;
