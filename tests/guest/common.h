@@ -18,6 +18,16 @@
 /* As in tests/guest/tiny/guest.h. */
 #define MAILBOX_GPA 0x90000
 
+/* True, with the reason said in TAP, on a host where none of these tests can run. */
+static inline bool skip_all(void)
+{
+	if (access("/dev/kvm", R_OK | W_OK) == 0) {
+		return false;
+	}
+	printf("1..0 # SKIP /dev/kvm cannot be used here\n");
+	return true;
+}
+
 /* The path of a tiny guest, in a static buffer. */
 static inline const char *tiny_path(const char *name)
 {
