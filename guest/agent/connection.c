@@ -440,7 +440,7 @@ void agent_connection_pump(struct agent_connection *connection)
 	}
 	if (connection->broken || watch(connection) < 0) {
 		agent_connection_destroy(connection);
-	} else if (more && connection->writable) {
+	} else if ((more && connection->writable) || connection->dirty) {
 		connection->dirty = true;
 		connection->server->busy = true;
 	}

@@ -27,6 +27,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef W_EXITCODE
+#define W_EXITCODE(status, signal) ((status) << 8 | (signal))
+#endif
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 0x00000008
 #endif
@@ -34,6 +37,8 @@
 /* How much of what the background writes is still passed on after the end of a process: the most
  * that a pipe holds (fs.pipe-max-size). */
 #define TAIL_MAX_BYTES (1024 * 1024)
+/* What a resident process says on its ready pipe, at a time. */
+#define STATUS_LINE_MAX 64
 /* A resident process that dies closes its ready pipe a moment before it can be reaped. */
 #define READY_GRACE_MS 200
 
@@ -55,7 +60,10 @@ static void on_stream(struct agent_source *source, uint32_t events)
 static void on_exit_status(struct agent_process *process, int status)
 {
 	process->exited = true;
-	process->status = status;
+	if (!process->over) {
+		process->over = true;
+		process->status = status;
+	}
 	if (process->state == AGENT_PROCESS_ENDING) {
 		agent_process_destroy(process);
 		return;
@@ -136,6 +144,15 @@ static void close_all(struct agent_process *process)
 	agent_spawn_close(fds, ARRAY_SIZE(fds));
 }
 
+/* Its stdin is not waited for any more. */
+static void unblock_connection(struct agent_process *process)
+{
+	if (process->connection && process->connection->blocked == process) {
+		process->connection->blocked = NULL;
+		process->connection->dirty = true;
+	}
+}
+
 static void process_free(struct agent_process *process)
 {
 	struct agent_server *server = process->server;
@@ -146,10 +163,7 @@ static void process_free(struct agent_process *process)
 		agent_list_remove(&process->all);
 		server->n_processes--;
 	}
-	if (process->connection && process->connection->blocked == process) {
-		process->connection->blocked = NULL;
-		process->connection->dirty = true;
-	}
+	unblock_connection(process);
 	if (server->resident == process) {
 		server->resident = NULL;
 	}
@@ -400,7 +414,7 @@ static int stream_move(struct agent_stream *stream, const char *method)
 	if (n <= 0) {
 		return 0;
 	}
-	if (process->exited) {
+	if (process->over) {
 		stream->tail_bytes += (size_t)n;
 		stream->ready = stream->ready && stream->tail_bytes < TAIL_MAX_BYTES;
 	}
@@ -436,19 +450,30 @@ static void respond_end(struct agent_process *process)
 	}
 }
 
-/* The ready pipe had a byte or was closed. */
+/* Nobody's any more. */
+static void detach(struct agent_process *process, enum agent_process_state state)
+{
+	unblock_connection(process);
+	agent_list_remove(&process->link);
+	agent_list_append(&process->server->orphans, &process->link);
+	process->connection = NULL;
+	process->state = state;
+}
+
+/* The ready pipe has something or was closed. */
 static bool pump_starting(struct agent_process *process)
 {
 	struct pollfd signals = { .fd = process->server->signals.fd, .events = POLLIN };
 	struct agent_connection *connection = process->connection;
+	char said[STATUS_LINE_MAX];
 	msgpack_packer packer;
 	bool is_ready;
-	char byte;
 
 	if (!process->ready.ready || !agent_connection_can_respond(connection)) {
 		return process->ready.ready;
 	}
-	is_ready = pipe_io(process->ready.source.fd, &byte, 1, false) > 0;
+	process->ready.ready = false;
+	is_ready = pipe_io(process->ready.source.fd, said, sizeof(said), false) > 0;
 	/* Closed without a byte: ready, or dead? Waiting here stops the agent, but only while a
 	 * template is built. */
 	if (!is_ready && !process->exited && poll(&signals, 1, READY_GRACE_MS) > 0) {
@@ -462,17 +487,39 @@ static bool pump_starting(struct agent_process *process)
 		process_free(process);
 		return false;
 	}
-	agent_loop_forget(&process->server->loop, &process->ready.source);
-	close(TAKE_FD(process->ready.source.fd));
 	agent_connection_begin_response(connection, process->id, &packer);
 	msgpack_pack_map(&packer, 1);
 	agent_connection_pack_string(&packer, "pid");
 	msgpack_pack_int(&packer, process->pid);
-	agent_list_remove(&process->link);
-	agent_list_append(&process->server->orphans, &process->link);
-	process->connection = NULL;
-	process->state = AGENT_PROCESS_WAITING;
+	detach(process, AGENT_PROCESS_WAITING);
 	return false;
+}
+
+/*
+ * A resident process may say "exit <status>" on its ready pipe when all that it has to say is in
+ * its pipes. The kernel takes an address space apart before it tells of the end, and where it is
+ * interpreted a second of that for an interpreter with its libraries is nothing to wait for.
+ */
+static void read_status(struct agent_process *process)
+{
+	char said[STATUS_LINE_MAX + 1], *end;
+	unsigned long status;
+	ssize_t n;
+
+	process->ready.ready = false;
+	n = pipe_io(process->ready.source.fd, said, STATUS_LINE_MAX, false);
+	if (n <= 0) {
+		return;
+	}
+	said[n] = '\0';
+	if (strncmp(said, "exit ", 5) != 0 || said[5] < '0' || said[5] > '9') {
+		return;
+	}
+	status = strtoul(said + 5, &end, 10);
+	if (*end == '\n' && status <= UINT8_MAX) {
+		process->over = true;
+		process->status = W_EXITCODE((int)status, 0);
+	}
 }
 
 bool agent_process_pump(struct agent_process *process)
@@ -482,15 +529,23 @@ bool agent_process_pump(struct agent_process *process)
 	if (process->state == AGENT_PROCESS_STARTING) {
 		return pump_starting(process);
 	}
+	if (!process->over && process->ready.ready) {
+		read_status(process);
+	}
 	out = stream_move(&process->out, "stdout");
 	err = stream_move(&process->err, "stderr");
-	if (process->exited && out == 0 && err == 0 &&
+	if (process->over && out == 0 && err == 0 &&
 	    agent_connection_can_respond(process->connection)) {
 		respond_end(process);
-		process_free(process);
+		if (process->exited) {
+			process_free(process);
+		} else {
+			process->server->resident = NULL;
+			detach(process, AGENT_PROCESS_ENDING);
+		}
 		return false;
 	}
-	return out != 0 || err != 0 || process->exited;
+	return out != 0 || err != 0 || process->over;
 }
 
 void agent_process_abandon(struct agent_process *process)
@@ -505,10 +560,7 @@ void agent_process_abandon(struct agent_process *process)
 		return;
 	}
 	agent_spawn_kill_session(process->pid);
-	agent_list_remove(&process->link);
-	agent_list_append(&server->orphans, &process->link);
-	process->connection = NULL;
-	process->state = AGENT_PROCESS_ENDING;
+	detach(process, AGENT_PROCESS_ENDING);
 }
 
 void agent_process_reap_ending(struct agent_server *server)

@@ -17,7 +17,7 @@ enum agent_process_state {
 	AGENT_PROCESS_STARTING,
 	/* The resident process waiting for a claimant, running or already over. No connection. */
 	AGENT_PROCESS_WAITING,
-	/* Killed because its connection went away. No connection, no pipes; only to be reaped. */
+	/* Killed because its connection went away, or answered already. Only to be reaped. */
 	AGENT_PROCESS_ENDING,
 };
 
@@ -38,6 +38,7 @@ struct agent_process {
 	uint32_t id; /* of the request to be answered */
 	pid_t pid;   /* also its process group and session */
 	bool exited; /* reaped; the pid is no longer ours */
+	bool over;   /* the status is known: it was reaped, or it said so itself */
 	int status;  /* as wait(2) gives it */
 
 	struct agent_stream in, out, err, ready;

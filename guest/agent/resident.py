@@ -33,11 +33,20 @@ def import_libraries():
             pass  # a small image may lack some
 
 
-def say_ready():
+def take_ready_descriptor():
     descriptor = int(os.environ.pop("WARMBOX_READY_FD", "-1"))
     if descriptor >= 0:
-        os.write(descriptor, b"\n")
-        os.close(descriptor)
+        os.set_inheritable(descriptor, False)
+    return descriptor, os.getpid()
+
+
+def say(ready, text):
+    descriptor, pid = ready
+    if descriptor >= 0 and os.getpid() == pid:  # not in a child that the program forked
+        try:
+            os.write(descriptor, text)
+        except OSError:
+            pass  # the program may have closed it
 
 
 def read_program():
@@ -103,8 +112,11 @@ def exit_status(code):
     return 1
 
 
-def finish(status):
-    """Ends as the interpreter would, but does not take it apart: that would touch, and so copy, all of its memory."""
+def finish(status, ready):
+    """Ends as the interpreter would, but does not take it apart: that would touch, and so copy, all of its memory.
+
+    The agent is told the status first, because the kernel has to take the memory apart before anybody hears of the end.
+    """
     try:
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
@@ -116,6 +128,7 @@ def finish(status):
             stream.flush()
         except (AttributeError, OSError, ValueError):
             status = status or 120  # as the interpreter when its output cannot be written
+    say(ready, b"exit %d\n" % status)
     os._exit(status)
 
 
@@ -124,10 +137,11 @@ def main():
     sys.stdout.reconfigure(line_buffering=True)  # whoever watches sees lines as they come
     gc.collect()
     gc.freeze()  # later collections do not walk, and so copy, what is here now
-    say_ready()
+    ready = take_ready_descriptor()
+    say(ready, b"ready\n")
     source = read_program()
     reseed()
-    finish(run(source, new_main(source)))
+    finish(run(source, new_main(source)), ready)
 
 
 main()

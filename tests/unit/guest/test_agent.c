@@ -513,6 +513,58 @@ static void a_resident_process_that_is_over_still_answers(void **state)
 	assert_error("not_found");
 }
 
+static void a_resident_process_can_say_its_status(void **state)
+{
+	struct outcome outcome;
+	pid_t pid;
+
+	/* Words before it is ready, and others that are not a status, mean nothing. */
+	client_request(
+		&client, 1, "exec", "argv", 'a',
+		SH("echo exit 1 >&3; read line; echo out; for i in 'exit' 'exit 256' 'exit x'; "
+		   "do echo $i >&3; sleep 0.1; done; echo exit 6 >&3; exec sleep 0.5"),
+		"resident", 'b', 1, NULL);
+	client_wait(&client, 1, &outcome);
+	pid = (pid_t)outcome.pid;
+	client_request(&client, 2, "resident", NULL);
+	client_request(&client, -1, "stdin", "id", 'i', INT64_C(2), "data", 'd', "\n", (size_t)1,
+		       NULL);
+	client_wait(&client, 2, &outcome);
+	assert_int_equal(outcome.code, 6);
+	assert_string_equal(outcome.out, "out\n");
+	assert_int_equal(kill(pid, 0), 0);
+	client_request(&client, 7, "resident", NULL);
+	assert_error("not_found");
+	WAIT_UNTIL(kill(pid, 0) < 0);
+}
+
+static void the_resident_interpreter_runs_a_program(void **state)
+{
+	static const char program[] = "import sys\n"
+				      "print('hi', __name__)\n"
+				      "print('err', file=sys.stderr)\n"
+				      "class A: pass\n"
+				      "1 / 0 # here\n";
+	struct outcome outcome;
+
+	client_request(&client, 1, "exec", "argv", 'a', ARGV("/usr/bin/python3", RESIDENT_PATH),
+		       "resident", 'b', 1, NULL);
+	client_wait(&client, 1, &outcome);
+	assert_string_equal(outcome.error, "");
+	client_request(&client, 2, "resident", NULL);
+	client_request(&client, -1, "stdin", "id", 'i', INT64_C(2), "data", 'd', program,
+		       sizeof(program) - 1, NULL);
+	client_request(&client, -1, "stdin", "id", 'i', INT64_C(2), "data", 'd', "", (size_t)0,
+		       NULL);
+	client_wait(&client, 2, &outcome);
+	assert_int_equal(outcome.code, 1);
+	assert_string_equal(outcome.out, "hi __main__\n");
+	assert_non_null(strstr(outcome.err, "err\nTraceback"));
+	assert_non_null(
+		strstr(outcome.err, "\"<string>\", line 5, in <module>\n    1 / 0 # here\n"));
+	assert_null(strstr(outcome.err, "resident.py"));
+}
+
 static void quiesce_wants_nothing_running(void **state)
 {
 	struct outcome outcome;
@@ -762,6 +814,8 @@ int main(void)
 		TEST(the_resident_process_waits_for_its_claimant),
 		TEST(the_resident_process_has_one_claimant),
 		TEST(a_resident_process_that_is_over_still_answers),
+		TEST(a_resident_process_can_say_its_status),
+		TEST(the_resident_interpreter_runs_a_program),
 		TEST(quiesce_wants_nothing_running),
 		TEST(identity_is_acknowledged_with_five_bytes),
 		TEST(a_bad_identity_changes_nothing),
