@@ -142,17 +142,31 @@ void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency
 	}
 }
 
+/* Ticks: uv_run() may run a timer first and then wait for the next, so a single one, or one of the
+ * pool, could leave it waiting with the condition fulfilled. */
+#define TICK_MS 2
+
 static void on_bound(uv_timer_t *timer)
 {
-	((struct fixture *)timer->data)->timed_out = true;
+	struct fixture *fixture = timer->data;
+
+	if (uv_hrtime() >= fixture->bound_ns) {
+		fixture->timed_out = true;
+	}
+}
+
+static void bound_start(struct fixture *fixture, unsigned ms)
+{
+	fixture->timed_out = false;
+	fixture->bound_ns = uv_hrtime() + ms * NSEC_PER_MSEC;
+	fixture->bound.data = fixture;
+	uv_update_time(&fixture->loop);
+	uv_timer_start(&fixture->bound, on_bound, TICK_MS, TICK_MS);
 }
 
 void fixture_bound_start(struct fixture *fixture)
 {
-	fixture->timed_out = false;
-	fixture->bound.data = fixture;
-	uv_update_time(&fixture->loop);
-	uv_timer_start(&fixture->bound, on_bound, FIXTURE_WAIT_MS, 0);
+	bound_start(fixture, FIXTURE_WAIT_MS);
 }
 
 void fixture_bound_stop(struct fixture *fixture)
@@ -167,11 +181,11 @@ void fixture_turn(struct fixture *fixture)
 
 void fixture_run_ms(struct fixture *fixture, unsigned ms)
 {
-	fixture_bound_start(fixture);
-	uv_timer_start(&fixture->bound, on_bound, ms, 0);
+	bound_start(fixture, ms);
 	while (!fixture->timed_out) {
 		fixture_turn(fixture);
 	}
+	fixture_bound_stop(fixture);
 }
 
 void fixture_on_stopped(void *userdata)

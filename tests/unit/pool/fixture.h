@@ -23,6 +23,7 @@ struct fixture {
 	struct snapshot_store *store;
 	uv_loop_t loop;
 	uv_timer_t bound;
+	uint64_t bound_ns;
 	struct pool *pool;
 	bool stopped, timed_out;
 	unsigned n_fds;

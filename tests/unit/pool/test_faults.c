@@ -529,19 +529,20 @@ static void stop_while(struct fixture *fixture, const char *what, unsigned turns
 	fixture->stopped = false;
 	pool = fixture->pool;
 	pool_stop(pool, fixture_on_stopped, fixture);
+	fixture_acquire(fixture, &after, what, 5000);
+	/* From here on the tear-down has nothing to stop. */
+	fixture->pool = NULL;
 	/* Each is answered, once: with a lease before, or told at the latest now. */
 	for (unsigned i = 0; i < ARRAY_SIZE(waiting); i++) {
 		assert_int_equal(waiting[i].calls, 1);
 		if (waiting[i].status == POOL_OK) {
 			assert_true(pool_get(pool, waiting[i].id, &lease));
-			assert_int_equal(lease.cause, POOL_CAUSE_SHUTDOWN);
+			assert_string_equal(pool_cause_name(lease.cause), "shutdown");
 		} else {
+			assert_string_equal(waiting[i].text, "shutting down");
 			assert_int_equal(waiting[i].status, POOL_UNAVAILABLE);
 		}
 	}
-	fixture_acquire(fixture, &after, what, 5000);
-	/* From here on the tear-down has nothing to stop. */
-	fixture->pool = NULL;
 	assert_int_equal(after.calls, 0);
 
 	uint64_t start_ns = base_clock_monotonic_ns();
