@@ -63,7 +63,6 @@ TEMPLATES = {
     "python": {
         "image": "python",
         "memory": "128",
-        "warm": ["/usr/bin/python3 -c pass"],
         "resident": "/usr/bin/python3 /usr/lib/warmbox/resident.py",
     },
     # Never acknowledges its identity.
@@ -279,10 +278,10 @@ class Daemon:
 
     def fill(self, template, target, timeout=120):
         self.call("pool.set", template=template, target=target)
-        wait_for(lambda: self.pool(template)["parked"] == target, timeout, f"{target} parked: {self.pool(template)}")
+        wait_for(lambda: self.pool(template)["parked"] == target, timeout, lambda: f"{target} parked: {self.pool(template)}")
 
     def vmms(self):
-        return [pid for pid in children(self.process.pid)]
+        return children(self.process.pid)
 
     def stop(self, sig=signal.SIGTERM):
         """Seconds until it was gone."""
@@ -323,14 +322,17 @@ def wait_for(condition, seconds, what, interval=0.02):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(interval)
 
 
 def children(pid):
-    with contextlib.suppress(FileNotFoundError):
-        return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+    """The live children of all of the process's threads."""
+    found = []
+    for listing in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in listing.read_text().split()]
+    return sorted(found)
 
 
 def fds(pid):

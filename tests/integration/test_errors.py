@@ -90,8 +90,10 @@ class Errors(unittest.TestCase):
 
     def test_second_daemon(self):
         with Daemon(store_with("tiny")) as daemon:
-            second = run(WARMBOXD, "--config", daemon.config)
-            self.says(second, daemon.socket)
+            self.says(run(WARMBOXD, "--config", daemon.config), "another warmboxd", "--runtime-dir")
+            elsewhere = self.directory / "run"
+            second = run(WARMBOXD, "--config", daemon.config, "--runtime-dir", elsewhere)
+            self.says(second, "another warmboxd", daemon.socket)
             self.assertEqual(daemon.call("health")["status"], "ok")
 
     def test_stale_socket(self):

@@ -106,7 +106,7 @@ class Cycles(unittest.TestCase):
 
             wait_for(lambda: daemon.pool("tiny")["parked"] == 2, 60, "refilled")
             wait_for(lambda: len(daemon.vmms()) == 2, 10, "the released ones are gone")
-            wait_for(lambda: fds(pid) == before["fds"], 5, f"the same descriptors: {before['fds']} {fds(pid)}")
+            wait_for(lambda: fds(pid) == before["fds"], 5, lambda: f"the same descriptors: {before['fds']}, now {fds(pid)}")
             after = {
                 "fds": fds(pid),
                 "vmms": len(daemon.vmms()),

@@ -90,6 +90,8 @@ class Hostile(unittest.TestCase):
         seed = int.from_bytes(os.urandom(4), "little")
         print(f"# seed {seed}")
         rng = random.Random(seed)
+        wait_for(lambda: self.daemon.pool("tiny")["parked"] == 1, 60, "the pool is full")
+        time.sleep(0.5)  # connections of the test before are closed
         before = fds(self.daemon.process.pid)
         good = msgpack.packb([0, 1, "health", [{}]])
         for turn in range(1000):
@@ -100,7 +102,11 @@ class Hostile(unittest.TestCase):
                     data[rng.randrange(len(data))] = rng.randrange(256)
             self.raw(bytes(data))
         self.assertAlive()
-        wait_for(lambda: fds(self.daemon.process.pid) == before, 10, "no descriptor left behind")
+        wait_for(
+            lambda: fds(self.daemon.process.pid) == before,
+            10,
+            lambda: f"the same descriptors: {before}, now {fds(self.daemon.process.pid)}",
+        )
 
     def test_clients_that_vanish(self):
         """At each step of acquire: before the request is whole, before the answer, with the answer unread, half read."""
@@ -122,7 +128,7 @@ class Hostile(unittest.TestCase):
         for step in ("incomplete", "at once", "while waiting", "answer unread", "half read") * 4:
             vanish(step)
         wait_for(
-            lambda: self.daemon.call("list")["leases"] == [], 90, f"no lease is left: {self.daemon.call('list')}"
+            lambda: self.daemon.call("list")["leases"] == [], 90, lambda: f"no lease is left: {self.daemon.call('list')}"
         )
         wait_for(lambda: self.daemon.pool("tiny")["parked"] == 1, 90, "the pool is full again")
         self.assertEqual(self.daemon.pool("tiny")["waiting"], 0)
