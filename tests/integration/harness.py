@@ -242,7 +242,7 @@ class Daemon:
 
     def start(self):
         self.process = subprocess.Popen(
-            [str(WARMBOXD), "--config", str(self.config)], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL
+            [str(WARMBOXD), "--log-level", "debug", "--config", str(self.config)], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL
         )
         wait_for(lambda: self._answers() or self.process.poll() is not None, 30, "the daemon answers")
         if self.process.poll() is not None:
