@@ -47,7 +47,7 @@
 #define IDLE_WINDOWS_MAX 50
 
 /* "Kernel messages of importance to the console; a panic ends the VM instead of hanging it." */
-#define BASE_CMDLINE "console=ttyS0 quiet panic=-1 reboot=t"
+#define BASE_CMDLINE "console=ttyS0 quiet panic=-1 reboot=k"
 
 BASE_DEFINE_CLEANUP(struct warmbox_agent *, warmbox_agent_free)
 #define _cleanup_agent_ _cleanup_(warmbox_agent_freep)

@@ -126,7 +126,9 @@ void pool_sandbox_lose(struct pool_sandbox *sandbox, enum pool_cause cause, cons
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	log_debug("sandbox %s of %s: %s", sandbox->launch.id, sandbox->template->name, text);
+	/* Said once, here, where it is decided: nobody else knows why. */
+	base_log(cause == POOL_CAUSE_GUEST_EXITED ? BASE_LOG_INFO : BASE_LOG_WARNING,
+		 "sandbox %s of %s: %s", sandbox->launch.id, sandbox->template->name, text);
 	pool_refill_lost(sandbox, cause, text);
 }
 
