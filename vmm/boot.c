@@ -26,10 +26,10 @@
  * the host's, which a restore cannot move: time is kept by kvmclock, which it can. Without
  * "erms" and its kin the kernel copies and clears by words: the emulator interprets `rep movsb`
  * byte by byte (a page fault 5.2 -> 2.5 ms, a read of 64 KiB 105 -> 30 ms). */
-#define PVM_CMDLINE                                                                             \
-	" kvm_pvm clearcpuid=erms,fsrm,fsrs,fzrm,xsave,popcnt,smap,smep,umip,fsgsbase,invpcid," \
-	"pcid,rdrand,rdseed,cx16,rdpid,serialize nofsgsbase noreplace-smp percpu_alloc=page "   \
-	"tsc=reliable clocksource=kvm-clock"
+#define PVM_CMDLINE                                                                                \
+	" kvm_pvm clearcpuid=erms,fsrm,fsrs,fzrm,xsaveopt,xsavec,xsaves,xgetbv1,popcnt,smap,smep," \
+	"umip,fsgsbase,invpcid,pcid,pku,ospke,rdrand,rdseed,cx16,rdpid,serialize nofsgsbase "      \
+	"noreplace-smp percpu_alloc=page tsc=reliable clocksource=kvm-clock"
 
 #define INITRAMFS_MAX_GPA_DEFAULT 0x7fffffffu
 

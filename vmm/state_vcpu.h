@@ -9,8 +9,7 @@
 #include "base/error.h"
 #include "vmm/vm.h"
 
-#define VMM_MSRS_MAX	    512
-#define VMM_XSAVE_BYTES_MAX KIB(16)
+#define VMM_MSRS_MAX 512
 
 /* struct kvm_msrs with room for the most entries. */
 struct vmm_msrs {

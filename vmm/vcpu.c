@@ -117,7 +117,8 @@ static void handle_mmio(struct vmm_vcpu *vcpu)
 	}
 }
 
-/* KVM could not emulate an instruction. Steps over fwait; anything else ends the VM. */
+/* KVM could not emulate an instruction. Steps over fwait, executes XSAVE and XRSTOR; anything else
+ * ends the VM. */
 static void handle_emulation_failure(struct vmm_vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
@@ -125,6 +126,7 @@ static void handle_emulation_failure(struct vmm_vcpu *vcpu)
 	char text[3 * sizeof(bytes) + 1] = "unknown";
 	unsigned size = 0;
 	struct kvm_regs regs;
+	int r;
 
 	if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0) {
 		vmm_vm_end(vcpu->vm, VMM_EXIT_FAILURE, errno, "reading the registers of vCPU %u",
@@ -142,6 +144,16 @@ static void handle_emulation_failure(struct vmm_vcpu *vcpu)
 			vmm_vm_end(vcpu->vm, VMM_EXIT_FAILURE, errno,
 				   "setting the registers of vCPU %u", vcpu->index);
 		}
+		return;
+	}
+	r = vcpu->vm->kind == VMM_HOST_PVM ? vmm_pvm_xsave_step(vcpu, bytes, size, &regs) : 1;
+	if (r == 0) {
+		return;
+	}
+	if (r < 0) {
+		vmm_vm_end(vcpu->vm, VMM_EXIT_FAILURE, -r,
+			   "vCPU %u: saving or restoring the extended state at %#llx: %s",
+			   vcpu->index, regs.rip, strerror(-r));
 		return;
 	}
 	for (unsigned i = 0; i < size; i++) {

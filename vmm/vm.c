@@ -168,6 +168,10 @@ static int create_kvm(struct vmm_vm *vm, struct base_error *error)
 	if (r < 0 && vm->kind == VMM_HOST_PVM) {
 		return base_error_set_errno(error, r, "asking for exits on emulation failures");
 	}
+	r = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+	vm->has_xsave2 = r > 0;
+	vmm_pvm_xsave_layout(&vm->cpuid, (uint32_t)MAX(r, (int)sizeof(struct kvm_xsave)),
+			     &vm->xsave);
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #include "vmm/ioapic.h"
 #include "vmm/loop.h"
 #include "vmm/memory.h"
+#include "vmm/pvm_xsave.h"
 #include "vmm/serial.h"
 #include "vmm/virtio.h"
 #include "vmm/vmm.h"
@@ -92,7 +93,9 @@ struct vmm_vm {
 	struct vmm_virtio_host virtio_host;
 	struct vmm_cpuid cpuid; /* filtered, before topology */
 	size_t run_bytes;	/* size of the kvm_run mapping */
-	int over_fd;		/* eventfd: readable when the VM is over */
+	bool has_xsave2;
+	struct vmm_xsave_layout xsave; /* of the vCPUs' extended state */
+	int over_fd;		       /* eventfd: readable when the VM is over */
 
 	/* Under the device lock. */
 	enum vmm_vm_state state;

@@ -129,6 +129,16 @@ static void test_unknown_instruction(void **state)
 	expect_console(&vm, "after fwait\n");
 }
 
+/* Saving and restoring the vector registers, which on kvm-pvm the VMM does. */
+static void test_xsave(void **state)
+{
+	_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE;
+
+	boot_tiny(&vm, "xsave", 1, 0);
+	expect_end(&vm, VMM_EXIT_GUEST, 0);
+	expect_console(&vm, __builtin_cpu_supports("avx") ? "xsave ok\n" : "no AVX\n");
+}
+
 /* A guest that spins is stopped and goes on, many times; the clock does not run back. */
 static void test_pause(void **state)
 {
@@ -194,6 +204,7 @@ int main(void)
 		cmocka_unit_test(test_triple_fault),
 		cmocka_unit_test(test_resets),
 		cmocka_unit_test(test_unknown_instruction),
+		cmocka_unit_test(test_xsave),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_console_is_bounded),
 		cmocka_unit_test(test_starter_dies),
