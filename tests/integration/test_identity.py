@@ -60,7 +60,8 @@ class Unique(unittest.TestCase):
             wait_for(failed_twice, 60, "two restores fail")
             self.assertEqual(set(ever_parked), {0})
             self.assertIn("identity", daemon.pool("never-reseeds")["last_error"])
-            self.assertEqual(daemon.call("health")["status"], "degraded")
+            wait_for(lambda: daemon.call("health")["status"] == "degraded", 60, "the daemon says that it is degraded")
+            self.assertEqual(daemon.pool("never-reseeds")["parked"], 0)
 
 
 class Clock(unittest.TestCase):
