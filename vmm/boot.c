@@ -95,14 +95,19 @@ static int load_initramfs(const struct vmm_memory *memory, int fd, uint64_t kern
 	return 0;
 }
 
-/* The caller's parameters, where the devices are, and what the host kind needs. */
+/* The caller's parameters, where the devices are, and what the host kind needs; after them what the
+ * caller has for init, behind " -- ", where the kernel no longer looks for parameters. */
 static int write_cmdline(struct vmm_vm *vm, const char *given, struct base_error *error)
 {
+	const char *for_init = strstr(given, " -- ");
 	char text[VMM_CMDLINE_BYTES];
 	size_t used = 0;
 	int n;
 
-	n = snprintf(text, sizeof(text), "%s", given);
+	if (!for_init) {
+		for_init = given + strlen(given);
+	}
+	n = snprintf(text, sizeof(text), "%.*s", (int)(for_init - given), given);
 	for (unsigned slot = 0; slot < vm->n_devices; slot++) {
 		used += (size_t)n;
 		if (used >= sizeof(text)) {
@@ -115,6 +120,9 @@ static int write_cmdline(struct vmm_vm *vm, const char *given, struct base_error
 	used += (size_t)n;
 	if (used < sizeof(text) && vm->kind == VMM_HOST_PVM) {
 		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s", PVM_CMDLINE);
+	}
+	if (used < sizeof(text)) {
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s", for_init);
 	}
 	if (used >= sizeof(text)) {
 		return base_error_set(error, -E2BIG,
