@@ -18,9 +18,9 @@ struct pool {
 	int devnull;
 	uint64_t generation; /* of the sandbox restored last */
 
-	struct pool_link templates;
+	struct base_link templates;
 	unsigned n_templates;
-	struct pool_link doomed; /* sandboxes to be killed */
+	struct base_link doomed; /* sandboxes to be killed */
 	unsigned n_sandboxes;	 /* whose memory is still held */
 	unsigned n_restoring;	 /* over all templates */
 	unsigned n_loading;

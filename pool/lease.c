@@ -39,8 +39,8 @@ const char *pool_cause_name(enum pool_cause cause)
 void pool_lease_table_init(struct pool_lease_table *table)
 {
 	memset(table, 0, sizeof(*table));
-	pool_link_init(&table->active);
-	pool_link_init(&table->ended);
+	base_list_init(&table->active);
+	base_list_init(&table->ended);
 }
 
 /* Ids are random, so a few digits are hash enough. id need not be one that was ever given out. */
@@ -69,7 +69,7 @@ static void forget_oldest(struct pool_lease_table *table)
 	struct pool_lease_entry *entry =
 		CONTAINER_OF(table->ended.next, struct pool_lease_entry, link);
 
-	pool_link_remove(&entry->link);
+	base_list_remove(&entry->link);
 	bucket_remove(table, entry);
 	pool_lease_entry_free(entry);
 	table->n_ended--;
@@ -77,7 +77,7 @@ static void forget_oldest(struct pool_lease_table *table)
 
 void pool_lease_table_deinit(struct pool_lease_table *table)
 {
-	assert(pool_link_is_empty(&table->active));
+	assert(base_list_is_empty(&table->active));
 	while (table->n_ended > 0) {
 		forget_oldest(table);
 	}
@@ -89,7 +89,7 @@ void pool_lease_table_add(struct pool_lease_table *table, struct pool_lease_entr
 
 	entry->bucket_next = *bucket;
 	*bucket = entry;
-	pool_link_append(&table->active, &entry->link);
+	base_list_append(&table->active, &entry->link);
 }
 
 struct pool_lease_entry *pool_lease_table_find(struct pool_lease_table *table, const char *id)
@@ -109,8 +109,8 @@ void pool_lease_table_end(struct pool_lease_table *table, struct pool_lease_entr
 	entry->cause = cause;
 	entry->ended_realtime_ns = base_clock_realtime_ns();
 	entry->sandbox = NULL;
-	pool_link_remove(&entry->link);
-	pool_link_append(&table->ended, &entry->link);
+	base_list_remove(&entry->link);
+	base_list_append(&table->ended, &entry->link);
 	if (++table->n_ended > POOL_ENDED_LEASES_MAX) {
 		forget_oldest(table);
 	}

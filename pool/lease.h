@@ -5,8 +5,8 @@
  * Leases: those that are active and the latest that have ended.
  */
 
+#include "base/list.h"
 #include "pool/launch.h"
-#include "pool/link.h"
 #include "pool/pool.h"
 
 #define POOL_LEASE_BUCKETS 4096
@@ -19,7 +19,7 @@ struct pool_template;
 
 /* One lease. Made along with its sandbox, so that a claim allocates nothing. */
 struct pool_lease_entry {
-	struct pool_link link; /* in active or ended */
+	struct base_link link; /* in active or ended */
 	struct pool_lease_entry *bucket_next;
 	struct pool_sandbox *sandbox;	/* NULL: ended */
 	struct pool_template *template; /* outlives it: was loaded once */
@@ -34,7 +34,7 @@ struct pool_lease_entry {
 };
 
 struct pool_lease_table {
-	struct pool_link active, ended; /* oldest first */
+	struct base_link active, ended; /* oldest first */
 	size_t n_ended;
 	struct pool_lease_entry *buckets[POOL_LEASE_BUCKETS];
 };

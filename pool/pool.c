@@ -46,19 +46,19 @@ static void on_pool_handle_closed(uv_handle_t *handle)
 static bool kill_some(struct pool *pool)
 {
 	for (unsigned n = 0; n < POOL_KILLS_PER_TURN; n++) {
-		if (pool_link_is_empty(&pool->doomed)) {
+		if (base_list_is_empty(&pool->doomed)) {
 			break;
 		}
 		pool_sandbox_kill(CONTAINER_OF(pool->doomed.next, struct pool_sandbox, link));
 	}
-	return !pool_link_is_empty(&pool->doomed);
+	return !base_list_is_empty(&pool->doomed);
 }
 
 static bool tell_failed_loads(struct pool *pool)
 {
 	bool told = false;
 
-	for (struct pool_link *l = pool->templates.next, *next; l != &pool->templates; l = next) {
+	for (struct base_link *l = pool->templates.next, *next; l != &pool->templates; l = next) {
 		next = l->next;
 		told |= pool_template_tell_failure(CONTAINER_OF(l, struct pool_template, link));
 	}
@@ -123,7 +123,7 @@ static void on_timer(uv_timer_t *timer)
 	uint64_t now_ns = base_clock_monotonic_ns();
 
 	pool->timer_ns = 0;
-	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
 		pool_queue_expire(CONTAINER_OF(l, struct pool_template, link), now_ns);
 	}
 	pool_kick(pool);
@@ -165,8 +165,8 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 								    : uv_available_parallelism();
 	pool->identity_timeout_ms = config->identity_timeout_ms;
 	pool->acquire_timeout_ms = config->acquire_timeout_ms;
-	pool_link_init(&pool->templates);
-	pool_link_init(&pool->doomed);
+	base_list_init(&pool->templates);
+	base_list_init(&pool->doomed);
 	pool_lease_table_init(&pool->leases);
 	pool->runtime_dir = strdup(config->runtime_dir);
 	pool->vmm_path = strdup(config->vmm_path);
@@ -213,7 +213,7 @@ static void stop_template(struct pool_template *template)
 {
 	template->target = 0;
 	pool_template_cancel(template);
-	while (!pool_link_is_empty(&template->restoring)) {
+	while (!base_list_is_empty(&template->restoring)) {
 		pool_sandbox_doom(
 			CONTAINER_OF(template->restoring.next, struct pool_sandbox, link));
 	}
@@ -230,12 +230,12 @@ void pool_stop(struct pool *pool, void (*done)(void *userdata), void *userdata)
 	pool->on_stopped_userdata = userdata;
 	make_handles(pool);
 	uv_timer_stop(&pool->timer);
-	while (!pool_link_is_empty(&pool->leases.active)) {
+	while (!base_list_is_empty(&pool->leases.active)) {
 		pool_lease_end(
 			pool, CONTAINER_OF(pool->leases.active.next, struct pool_lease_entry, link),
 			POOL_CAUSE_SHUTDOWN);
 	}
-	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
 		stop_template(CONTAINER_OF(l, struct pool_template, link));
 	}
 	pool_kick(pool);
@@ -247,7 +247,7 @@ void pool_free(struct pool *pool)
 		return;
 	}
 	assert(!pool->has_handles || pool->stopped);
-	while (!pool_link_is_empty(&pool->templates)) {
+	while (!base_list_is_empty(&pool->templates)) {
 		pool_template_free(CONTAINER_OF(pool->templates.next, struct pool_template, link));
 	}
 	pool_lease_table_deinit(&pool->leases);
@@ -285,10 +285,10 @@ bool pool_get(struct pool *pool, const char *lease_id, struct pool_lease *ret_le
 	return entry != NULL;
 }
 
-static void list_ring(const struct pool_link *head,
+static void list_ring(const struct base_link *head,
 		      void (*fn)(void *userdata, const struct pool_lease *lease), void *userdata)
 {
-	for (struct pool_link *l = head->next, *next; l != head; l = next) {
+	for (struct base_link *l = head->next, *next; l != head; l = next) {
 		struct pool_lease lease;
 
 		next = l->next;

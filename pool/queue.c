@@ -118,7 +118,7 @@ static void deliver(struct pool_sandbox *sandbox, struct pool_acquire *request, 
 /* Gives the request a parked sandbox that still lives. False: there is none. */
 static bool claim(struct pool_template *template, struct pool_acquire *request)
 {
-	while (!pool_link_is_empty(&template->parked)) {
+	while (!base_list_is_empty(&template->parked)) {
 		struct pool_sandbox *sandbox =
 			CONTAINER_OF(template->parked.next, struct pool_sandbox, link);
 		uint64_t now_ns = base_clock_monotonic_ns();

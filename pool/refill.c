@@ -40,7 +40,7 @@ static struct pool_template *pick(struct pool *pool, uint64_t now_ns)
 	struct pool_template *best = NULL;
 	bool best_waits = false;
 
-	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
 		struct pool_template *template = CONTAINER_OF(l, struct pool_template, link);
 		bool waits = template->n_waiting > template->n_restoring;
 
@@ -109,7 +109,7 @@ void pool_refill_run(struct pool *pool)
 			restore_failed(template, strerrordesc_np(-r));
 		}
 	}
-	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
 		template = CONTAINER_OF(l, struct pool_template, link);
 		if (is_short(template) && now_ns < template->restore_retry_ns) {
 			pool_timer_need(pool, template->restore_retry_ns);
@@ -139,8 +139,8 @@ void pool_refill_parked(struct pool_sandbox *sandbox)
 	}
 	sandbox->state = POOL_SANDBOX_PARKED;
 	sandbox->parked_ns = now_ns;
-	pool_link_remove(&sandbox->link);
-	pool_link_append(&template->parked, &sandbox->link);
+	base_list_remove(&sandbox->link);
+	base_list_append(&template->parked, &sandbox->link);
 	/* All that a claim would otherwise have to do. */
 	lease->sandbox = sandbox;
 	lease->template = template;

@@ -93,10 +93,10 @@ void pool_sandbox_doom(struct pool_sandbox *sandbox)
 	case POOL_SANDBOX_DYING:
 		return;
 	}
-	pool_link_remove(&sandbox->link);
+	base_list_remove(&sandbox->link);
 	sandbox->state = POOL_SANDBOX_DOOMED;
 	if (!sandbox->starting) {
-		pool_link_append(&sandbox->pool->doomed, &sandbox->link);
+		base_list_append(&sandbox->pool->doomed, &sandbox->link);
 		pool_kick(sandbox->pool);
 	}
 }
@@ -104,7 +104,7 @@ void pool_sandbox_doom(struct pool_sandbox *sandbox)
 void pool_sandbox_kill(struct pool_sandbox *sandbox)
 {
 	assert(sandbox->state == POOL_SANDBOX_DOOMED && !sandbox->starting);
-	pool_link_remove(&sandbox->link);
+	base_list_remove(&sandbox->link);
 	sandbox->state = POOL_SANDBOX_DYING;
 	pool_launch_kill(&sandbox->launch);
 	pool_launch_unlink(&sandbox->launch);
@@ -201,7 +201,7 @@ static void start_done(uv_work_t *work, int status)
 		}
 	}
 	if (sandbox->state == POOL_SANDBOX_DOOMED) {
-		pool_link_append(&sandbox->pool->doomed, &sandbox->link);
+		base_list_append(&sandbox->pool->doomed, &sandbox->link);
 		pool_kick(sandbox->pool);
 		return;
 	}
@@ -242,7 +242,7 @@ int pool_sandbox_start(struct pool_template *template)
 	sandbox->timer.data = sandbox;
 	sandbox->n_handles = 1;
 	sandbox->lease = TAKE_PTR(lease);
-	pool_link_append(&template->restoring, &sandbox->link);
+	base_list_append(&template->restoring, &sandbox->link);
 	template->n_restoring++;
 	pool->n_restoring++;
 	pool->n_sandboxes++;
@@ -270,7 +270,7 @@ int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint6
 	if (r < 0) {
 		return r;
 	}
-	pool_link_remove(&sandbox->link);
+	base_list_remove(&sandbox->link);
 	sandbox->state = POOL_SANDBOX_LEASED;
 	sandbox->template->n_parked--;
 	sandbox->template->n_leased++;

@@ -5,9 +5,9 @@
  * One sandbox: one VMM process, from its start to its last closed handle.
  */
 
+#include "base/list.h"
 #include "pool/launch.h"
 #include "pool/lease.h"
-#include "pool/link.h"
 #include "vmm/control.h"
 
 #include <uv.h>
@@ -38,7 +38,7 @@ struct pool_sandbox {
 	struct pool *pool;
 	struct pool_template *template;
 	struct pool_lease_entry *lease; /* owned until the claim, then by the table */
-	struct pool_link link;		/* template->restoring, ->parked, pool->doomed or none */
+	struct base_link link;		/* template->restoring, ->parked, pool->doomed or none */
 	enum pool_sandbox_state state;
 	bool starting; /* the worker has not come back */
 	struct pool_launch launch;

@@ -125,7 +125,7 @@ static const char *state_name(const struct pool_template *template)
 void pool_info(struct pool *pool, const char *name,
 	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata)
 {
-	for (struct pool_link *l = pool->templates.next, *next; l != &pool->templates; l = next) {
+	for (struct base_link *l = pool->templates.next, *next; l != &pool->templates; l = next) {
 		struct pool_template *template = CONTAINER_OF(l, struct pool_template, link);
 		const struct snapshot_manifest *manifest = NULL;
 

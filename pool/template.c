@@ -160,7 +160,7 @@ void pool_template_reload(struct pool_template *template)
 
 static struct pool_template *find(struct pool *pool, const char *name)
 {
-	for (struct pool_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
 		struct pool_template *template = CONTAINER_OF(l, struct pool_template, link);
 
 		if (strcmp(template->name, name) == 0) {
@@ -197,15 +197,15 @@ struct pool_template *pool_template_get(struct pool *pool, const char *name,
 	template->pool = pool;
 	strcpy(template->name, name);
 	template->target = pool->default_target;
-	pool_link_init(&template->parked);
-	pool_link_init(&template->restoring);
+	base_list_init(&template->parked);
+	base_list_init(&template->restoring);
 	if (load_start(template) < 0) {
 		free(template);
 		*ret_status = POOL_FAILED;
 		*ret_text = "cannot queue the loading of the template";
 		return NULL;
 	}
-	pool_link_append(&pool->templates, &template->link);
+	base_list_append(&pool->templates, &template->link);
 	pool->n_templates++;
 	return template;
 }
@@ -239,9 +239,9 @@ void pool_template_cancel(struct pool_template *template)
 void pool_template_free(struct pool_template *template)
 {
 	assert(template->state != POOL_TEMPLATE_LOADING);
-	assert(pool_link_is_empty(&template->parked) && pool_link_is_empty(&template->restoring));
+	assert(base_list_is_empty(&template->parked) && base_list_is_empty(&template->restoring));
 	image_deinit(&template->image);
-	pool_link_remove(&template->link);
+	base_list_remove(&template->link);
 	template->pool->n_templates--;
 	free(template);
 }

@@ -5,7 +5,7 @@
  * A template in use: its loaded snapshot, its sandboxes that are not leased, and who waits for one.
  */
 
-#include "pool/link.h"
+#include "base/list.h"
 #include "pool/pool.h"
 
 /* Names that are in use or being looked up at once; one more is refused. */
@@ -37,7 +37,7 @@ enum pool_template_state {
 
 struct pool_template {
 	struct pool *pool;
-	struct pool_link link; /* pool->templates */
+	struct base_link link; /* pool->templates */
 	char name[SNAPSHOT_NAME_MAX + 1];
 	enum pool_template_state state;
 	uv_work_t work;
@@ -52,7 +52,7 @@ struct pool_template {
 	uint64_t load_retry_ns;
 
 	unsigned target;
-	struct pool_link parked, restoring; /* sandboxes */
+	struct base_link parked, restoring; /* sandboxes */
 	unsigned n_parked, n_restoring, n_leased, n_waiting;
 	struct pool_acquire *waiting_first, *waiting_last;
 	struct pool_set *sets; /* waiting for the load */

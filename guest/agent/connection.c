@@ -46,10 +46,10 @@ static struct agent_connection *allocate(struct agent_server *server)
 {
 	struct agent_connection *connection;
 
-	if (!agent_list_is_empty(&server->spare_connections)) {
-		connection = AGENT_LIST_ENTRY(server->spare_connections.next,
-					      struct agent_connection, link);
-		agent_list_remove(&connection->link);
+	if (!base_list_is_empty(&server->spare_connections)) {
+		connection =
+			CONTAINER_OF(server->spare_connections.next, struct agent_connection, link);
+		base_list_remove(&connection->link);
 		server->n_spare--;
 		return connection;
 	}
@@ -76,7 +76,7 @@ int agent_connection_create(struct agent_server *server, int fd)
 	}
 	connection->source = (struct agent_source){ .fd = fd, .on_events = on_socket };
 	connection->server = server;
-	agent_list_init(&connection->processes);
+	base_list_init(&connection->processes);
 	/* Often the first request is there already. */
 	connection->dirty = true;
 	connection->readable = true;
@@ -92,7 +92,7 @@ int agent_connection_create(struct agent_server *server, int fd)
 	connection->blocked_data = NULL;
 	connection->out_start = 0;
 	connection->out_end = 0;
-	agent_list_append(&server->connections, &connection->link);
+	base_list_append(&server->connections, &connection->link);
 	server->n_connections++;
 	return 0;
 }
@@ -107,16 +107,16 @@ void agent_connection_destroy(struct agent_connection *connection)
 {
 	struct agent_server *server = connection->server;
 
-	AGENT_LIST_FOR_EACH(link, &connection->processes)
+	BASE_LIST_FOR_EACH(link, &connection->processes)
 	{
-		agent_process_abandon(AGENT_LIST_ENTRY(link, struct agent_process, link));
+		agent_process_abandon(CONTAINER_OF(link, struct agent_process, link));
 	}
 	agent_loop_forget(&server->loop, &connection->source);
 	close(connection->source.fd);
-	agent_list_remove(&connection->link);
+	base_list_remove(&connection->link);
 	server->n_connections--;
 	if (server->n_spare < AGENT_SPARE_CONNECTIONS && connection->in_room == AGENT_IN_BYTES) {
-		agent_list_append(&server->spare_connections, &connection->link);
+		base_list_append(&server->spare_connections, &connection->link);
 		server->n_spare++;
 	} else {
 		connection_free(connection);
@@ -125,10 +125,10 @@ void agent_connection_destroy(struct agent_connection *connection)
 
 void agent_connection_free_spares(struct agent_server *server)
 {
-	AGENT_LIST_FOR_EACH(link, &server->spare_connections)
+	BASE_LIST_FOR_EACH(link, &server->spare_connections)
 	{
-		agent_list_remove(link);
-		connection_free(AGENT_LIST_ENTRY(link, struct agent_connection, link));
+		base_list_remove(link);
+		connection_free(CONTAINER_OF(link, struct agent_connection, link));
 	}
 	server->n_spare = 0;
 }
@@ -372,16 +372,16 @@ static bool pump_processes(struct agent_connection *connection)
 {
 	bool more = false;
 
-	AGENT_LIST_FOR_EACH(link, &connection->processes)
+	BASE_LIST_FOR_EACH(link, &connection->processes)
 	{
-		more |= agent_process_pump(AGENT_LIST_ENTRY(link, struct agent_process, link));
+		more |= agent_process_pump(CONTAINER_OF(link, struct agent_process, link));
 	}
 	/* Another is first to find room the next time. */
-	if (!agent_list_is_empty(&connection->processes)) {
-		struct agent_link *first = connection->processes.next;
+	if (!base_list_is_empty(&connection->processes)) {
+		struct base_link *first = connection->processes.next;
 
-		agent_list_remove(first);
-		agent_list_append(&connection->processes, first);
+		base_list_remove(first);
+		base_list_append(&connection->processes, first);
 	}
 	return more;
 }

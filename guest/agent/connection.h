@@ -22,9 +22,9 @@
 
 struct agent_connection {
 	struct agent_source source;
-	struct agent_link link; /* in connections or spare_connections of the server */
+	struct base_link link; /* in connections or spare_connections of the server */
 	struct agent_server *server;
-	struct agent_link processes;
+	struct base_link processes;
 
 	bool dirty;   /* something happened: to be pumped after this batch of events */
 	bool watched; /* in the epoll set; from the first pump on, which often has all it needs */

@@ -222,10 +222,9 @@ static void serve_quiesce(struct agent_connection *connection,
 					       server->n_processes - resident);
 		return;
 	}
-	AGENT_LIST_FOR_EACH(link, &server->connections)
+	BASE_LIST_FOR_EACH(link, &server->connections)
 	{
-		struct agent_connection *other =
-			AGENT_LIST_ENTRY(link, struct agent_connection, link);
+		struct agent_connection *other = CONTAINER_OF(link, struct agent_connection, link);
 
 		if (other != connection) {
 			other->broken = true;

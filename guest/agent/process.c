@@ -84,10 +84,10 @@ void agent_process_reap(struct agent_server *server)
 	agent_spawn_rearm(server->signals.fd);
 	while ((pid = agent_spawn_next(&status))) {
 		/* Nobody's, when it was left to PID 1. */
-		AGENT_LIST_FOR_EACH(link, &server->processes)
+		BASE_LIST_FOR_EACH(link, &server->processes)
 		{
 			struct agent_process *process =
-				AGENT_LIST_ENTRY(link, struct agent_process, all);
+				CONTAINER_OF(link, struct agent_process, all);
 
 			if (process->pid == pid && !process->exited) {
 				on_exit_status(process, status);
@@ -158,9 +158,9 @@ static void process_free(struct agent_process *process)
 	struct agent_server *server = process->server;
 
 	close_all(process);
-	agent_list_remove(&process->link);
-	if (!agent_list_is_empty(&process->all)) {
-		agent_list_remove(&process->all);
+	base_list_remove(&process->link);
+	if (!base_list_is_empty(&process->all)) {
+		base_list_remove(&process->all);
 		server->n_processes--;
 	}
 	unblock_connection(process);
@@ -178,8 +178,8 @@ static struct agent_process *process_new(struct agent_server *server)
 		return NULL;
 	}
 	process->server = server;
-	agent_list_init(&process->link);
-	agent_list_init(&process->all);
+	base_list_init(&process->link);
+	base_list_init(&process->all);
 	stream_init(process, &process->in);
 	stream_init(process, &process->out);
 	stream_init(process, &process->err);
@@ -289,8 +289,8 @@ int agent_process_start(struct agent_connection *connection,
 	process->id = params->id;
 	process->state = params->resident ? AGENT_PROCESS_STARTING : AGENT_PROCESS_RUNNING;
 	process->connection = connection;
-	agent_list_append(&connection->processes, &process->link);
-	agent_list_append(&server->processes, &process->all);
+	base_list_append(&connection->processes, &process->link);
+	base_list_append(&server->processes, &process->all);
 	server->n_processes++;
 	if (params->resident) {
 		server->resident = process;
@@ -300,9 +300,9 @@ int agent_process_start(struct agent_connection *connection,
 
 struct agent_process *agent_process_find(struct agent_connection *connection, uint32_t id)
 {
-	AGENT_LIST_FOR_EACH(link, &connection->processes)
+	BASE_LIST_FOR_EACH(link, &connection->processes)
 	{
-		struct agent_process *process = AGENT_LIST_ENTRY(link, struct agent_process, link);
+		struct agent_process *process = CONTAINER_OF(link, struct agent_process, link);
 
 		if (process->id == id) {
 			return process;
@@ -315,8 +315,8 @@ void agent_process_attach(struct agent_process *process, struct agent_connection
 			  uint32_t id)
 {
 	assert(process->state == AGENT_PROCESS_WAITING);
-	agent_list_remove(&process->link);
-	agent_list_append(&connection->processes, &process->link);
+	base_list_remove(&process->link);
+	base_list_append(&connection->processes, &process->link);
 	process->connection = connection;
 	process->state = AGENT_PROCESS_RUNNING;
 	process->id = id;
@@ -454,8 +454,8 @@ static void respond_end(struct agent_process *process)
 static void detach(struct agent_process *process, enum agent_process_state state)
 {
 	unblock_connection(process);
-	agent_list_remove(&process->link);
-	agent_list_append(&process->server->orphans, &process->link);
+	base_list_remove(&process->link);
+	base_list_append(&process->server->orphans, &process->link);
 	process->connection = NULL;
 	process->state = state;
 }
@@ -565,9 +565,9 @@ void agent_process_abandon(struct agent_process *process)
 
 void agent_process_reap_ending(struct agent_server *server)
 {
-	AGENT_LIST_FOR_EACH(link, &server->orphans)
+	BASE_LIST_FOR_EACH(link, &server->orphans)
 	{
-		struct agent_process *process = AGENT_LIST_ENTRY(link, struct agent_process, link);
+		struct agent_process *process = CONTAINER_OF(link, struct agent_process, link);
 
 		if (process->state == AGENT_PROCESS_ENDING) {
 			agent_process_destroy(process);

@@ -30,8 +30,8 @@ struct agent_stream {
 };
 
 struct agent_process {
-	struct agent_link link; /* in its connection's processes or the server's orphans */
-	struct agent_link all;	/* in the server's processes once it is started */
+	struct base_link link; /* in its connection's processes or the server's orphans */
+	struct base_link all;  /* in the server's processes once it is started */
 	struct agent_server *server;
 	struct agent_connection *connection;
 	enum agent_process_state state;

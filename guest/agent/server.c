@@ -52,10 +52,10 @@ int agent_server_init(struct agent_server *server, int listener_fd)
 		.listener = { .fd = listener_fd, .on_events = on_listener },
 		.signals = { .fd = -1, .on_events = on_signals },
 	};
-	agent_list_init(&server->connections);
-	agent_list_init(&server->spare_connections);
-	agent_list_init(&server->orphans);
-	agent_list_init(&server->processes);
+	base_list_init(&server->connections);
+	base_list_init(&server->spare_connections);
+	base_list_init(&server->orphans);
+	base_list_init(&server->processes);
 	if (!msgpack_zone_init(&server->zone, ZONE_BYTES)) {
 		close(listener_fd);
 		return -ENOMEM;
@@ -88,10 +88,10 @@ int agent_server_run(struct agent_server *server, const volatile int *stop)
 		if (r < 0) {
 			return r;
 		}
-		AGENT_LIST_FOR_EACH(link, &server->connections)
+		BASE_LIST_FOR_EACH(link, &server->connections)
 		{
 			struct agent_connection *connection =
-				AGENT_LIST_ENTRY(link, struct agent_connection, link);
+				CONTAINER_OF(link, struct agent_connection, link);
 
 			if (connection->dirty) {
 				agent_connection_pump(connection);
@@ -103,13 +103,13 @@ int agent_server_run(struct agent_server *server, const volatile int *stop)
 
 void agent_server_deinit(struct agent_server *server)
 {
-	AGENT_LIST_FOR_EACH(link, &server->connections)
+	BASE_LIST_FOR_EACH(link, &server->connections)
 	{
-		agent_connection_destroy(AGENT_LIST_ENTRY(link, struct agent_connection, link));
+		agent_connection_destroy(CONTAINER_OF(link, struct agent_connection, link));
 	}
-	AGENT_LIST_FOR_EACH(link, &server->orphans)
+	BASE_LIST_FOR_EACH(link, &server->orphans)
 	{
-		agent_process_destroy(AGENT_LIST_ENTRY(link, struct agent_process, link));
+		agent_process_destroy(CONTAINER_OF(link, struct agent_process, link));
 	}
 	if (server->prepared) {
 		agent_process_destroy(server->prepared);

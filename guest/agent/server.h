@@ -6,8 +6,8 @@
  * process. Everything runs on one thread.
  */
 
+#include "base/list.h"
 #include "guest/agent/identity.h"
-#include "guest/agent/list.h"
 #include "guest/agent/loop.h"
 
 #include <msgpack.h>
@@ -27,15 +27,15 @@ struct agent_process;
 struct agent_server {
 	struct agent_loop loop;
 	struct agent_source listener;
-	struct agent_link connections;
+	struct base_link connections;
 	unsigned n_connections;
-	struct agent_link spare_connections;
+	struct base_link spare_connections;
 	unsigned n_spare;
 
 	struct agent_source signals; /* readable when processes have ended */
-	struct agent_link processes; /* all that were started */
+	struct base_link processes;  /* all that were started */
 	unsigned n_processes;
-	struct agent_link orphans; /* processes without a connection: resident or being killed */
+	struct base_link orphans; /* processes without a connection: resident or being killed */
 	struct agent_process *prepared; /* has its pipes, but no program yet; may be NULL */
 	struct agent_process *resident; /* NULL: none was started, or it was handed out and ended */
 
