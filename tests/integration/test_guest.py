@@ -61,10 +61,12 @@ class Programs(unittest.TestCase):
         self.assertEqual(self.agent.wait(request), {"signal": 9})
 
     def test_many_at_once(self):
-        requests = [self.agent.send("exec", {"argv": ["/bin/echo", str(n)]}) for n in range(8)]
-        for n, request in enumerate(requests):
-            self.assertEqual(self.agent.wait(request), {"code": 0})
-            self.assertEqual(self.agent.output(request, "stdout"), b"%d\n" % n)
+        # A guest kernel that mixes up the vector registers of programs kills about half of them.
+        for _ in range(2):
+            requests = [self.agent.send("exec", {"argv": ["/bin/echo", str(n)]}) for n in range(12)]
+            for n, request in enumerate(requests):
+                self.assertEqual(self.agent.wait(request), {"code": 0})
+                self.assertEqual(self.agent.output(request, "stdout"), b"%d\n" % n)
 
     def test_a_lot_of_output_arrives_whole(self):
         script = "dd if=/dev/zero bs=65536 count=64 2>/dev/null | tr '\\0' 'x'"
