@@ -25,7 +25,8 @@
  * the emulator that interprets the kernel does not know these instructions. And the guest's TSC is
  * the host's, which a restore cannot move: time is kept by kvmclock, which it can. Without
  * "erms" and its kin the kernel copies and clears by words: the emulator interprets `rep movsb`
- * byte by byte (a page fault 5.2 -> 2.5 ms, a read of 64 KiB 105 -> 30 ms). */
+ * byte by byte (a page fault 5.2 -> 2.5 ms, a read of 64 KiB 105 -> 30 ms). Plain XSAVE and XRSTOR
+ * the VMM supplies (pvm_xsave.h); the kernel must have them, since ring 3 has AVX. */
 #define PVM_CMDLINE                                                                                \
 	" kvm_pvm clearcpuid=erms,fsrm,fsrs,fzrm,xsaveopt,xsavec,xsaves,xgetbv1,popcnt,smap,smep," \
 	"umip,fsgsbase,invpcid,pcid,pku,ospke,rdrand,rdseed,cx16,rdpid,serialize nofsgsbase "      \
