@@ -66,6 +66,7 @@ class Isolation(unittest.TestCase):
                 self.assertEqual(values, f"{{{number}}}")
             self.assertEqual(len(addresses), 1, "the same guest pages")
             self.assertEqual(content_digest(path), before)
+            self.assertEqual(daemon.pool("python")["failed_total"], 0, daemon.pool("python")["last_error"])
             for agent in agents:
                 agent.close()
 
@@ -109,6 +110,10 @@ class Cycles(unittest.TestCase):
                 "runtime": len(list(daemon.runtime.rglob("*"))),
             }
             self.assertEqual(after, before)
+            # Not one of the restores behind them failed, not even to be tried again.
+            pool = daemon.pool("tiny")
+            self.assertEqual(pool["failed_total"], 0, pool["last_error"])
+            self.assertGreaterEqual(pool["restored_total"], 203)
             # Noise here is a few MiB; 200 leaked sandboxes would be hundreds.
             wait_for(lambda: memory_before - mem_available_kib() < 32 * 1024, 20, "memory is back")
 
