@@ -12,7 +12,7 @@
 struct pool {
 	uv_loop_t *loop;
 	struct snapshot_store *store;
-	char *runtime_dir, *vmm_path;
+	char *runtime_dir, *vmm_path, *templates_path;
 	unsigned default_target, restore_concurrency;
 	uint64_t identity_timeout_ms, acquire_timeout_ms;
 	int devnull;
@@ -23,7 +23,7 @@ struct pool {
 	struct base_link doomed; /* sandboxes to be killed */
 	unsigned n_sandboxes;	 /* whose memory is still held */
 	unsigned n_restoring;	 /* over all templates */
-	unsigned n_loading;
+	unsigned n_working;	 /* workers that load or close an image */
 
 	struct pool_lease_table leases;
 
@@ -37,7 +37,8 @@ struct pool {
 	bool kicked; /* since the background's turn began */
 	uv_idle_t background;
 	uv_timer_t timer;
-	uint64_t timer_ns; /* when it fires; 0: not armed */
+	uv_fs_event_t watch; /* of the names in the store */
+	uint64_t timer_ns;   /* when it fires; 0: not armed */
 	unsigned n_handles;
 	void (*on_stopped)(void *userdata);
 	void *on_stopped_userdata;
@@ -82,6 +83,8 @@ void pool_refill_run(struct pool *pool);
 void pool_refill_parked(struct pool_sandbox *sandbox);
 /* A sandbox has ended by itself; text says why. */
 void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const char *text);
+/* Ends what is not leased, so that it is restored from what the template has now, if anything. */
+void pool_refill_renew(struct pool_template *template);
 /* Ends what is above the target. */
 void pool_refill_shrink(struct pool_template *template);
 /* A sandbox has been claimed, so restoring works. */

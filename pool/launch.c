@@ -21,7 +21,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "pool/template.h"
+#include "pool/image.h"
 #include "vmm/control.h"
 
 #include <dirent.h>

@@ -9,7 +9,6 @@
 #include "pool/lease.h"
 
 #include "base/clock.h"
-#include "pool/template.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -128,8 +127,8 @@ void pool_lease_entry_show(const struct pool_lease_entry *entry, struct pool_lea
 {
 	*ret_lease = (struct pool_lease){
 		.id = entry->id,
-		.template_name = entry->template->name,
-		.snapshot_id = snapshot_manifest(entry->template->image.snapshot)->id,
+		.template_name = entry->template_name,
+		.snapshot_id = entry->snapshot_id,
 		.socket_path = entry->socket_path,
 		.pid = entry->pid,
 		.active = entry->cause == POOL_CAUSE_NONE,

@@ -15,14 +15,15 @@ _Static_assert(POOL_LEASE_ID_LENGTH == POOL_SANDBOX_ID_LENGTH,
 	       "a lease has the id of its sandbox: it is the only one of it");
 
 struct pool_sandbox;
-struct pool_template;
 
 /* One lease. Made along with its sandbox, so that a claim allocates nothing. */
 struct pool_lease_entry {
 	struct base_link link; /* in active or ended */
 	struct pool_lease_entry *bucket_next;
-	struct pool_sandbox *sandbox;	/* NULL: ended */
-	struct pool_template *template; /* outlives it: was loaded once */
+	struct pool_sandbox *sandbox; /* NULL: ended */
+	/* Copies: the lease is remembered longer than its template and image need be there. */
+	char template_name[SNAPSHOT_NAME_MAX + 1];
+	char snapshot_id[SNAPSHOT_ID_LENGTH + 1];
 	char id[POOL_LEASE_ID_LENGTH + 1];
 	char socket_path[POOL_SOCKET_PATH_MAX];
 	int pid;

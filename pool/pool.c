@@ -7,8 +7,10 @@
  * handle that runs while there is any: a little each turn of the loop, so that requests come first.
  * One timer serves all deadlines of waiters and all ends of back-offs.
  *
+ * A watch on the store's names tells when one of them changes; nothing is ever polled.
+ *
  * Shut-down: pool_stop() ends leases, waiters and sandboxes; when the last process is reaped and no
- * load runs, the two handles are closed and `done` is called.
+ * worker runs, the three handles are closed and `done` is called.
  *
  * Runs on the loop's thread.
  */
@@ -17,11 +19,13 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "pool/internal.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -69,6 +73,7 @@ static void finish_stop(struct pool *pool)
 {
 	uv_close((uv_handle_t *)&pool->background, on_pool_handle_closed);
 	uv_close((uv_handle_t *)&pool->timer, on_pool_handle_closed);
+	uv_close((uv_handle_t *)&pool->watch, on_pool_handle_closed);
 }
 
 static void on_background(uv_idle_t *idle)
@@ -87,12 +92,33 @@ static void on_background(uv_idle_t *idle)
 	if (more || pool->kicked) {
 		return;
 	}
-	if (pool->stopping && pool->n_sandboxes == 0 && pool->n_loading == 0) {
+	if (pool->stopping && pool->n_sandboxes == 0 && pool->n_working == 0) {
 		finish_stop(pool);
 		return;
 	}
 	uv_idle_stop(idle);
 	pool->background_runs = false;
+}
+
+static void on_store_change(uv_fs_event_t *watch, const char *entry, int events, int status)
+{
+	pool_template_follow(watch->data, entry);
+}
+
+/* The pool is of use without, so a refusal (there is a limit on watches) is no more than said. */
+static void watch_store(struct pool *pool)
+{
+	int r;
+
+	uv_fs_event_init(pool->loop, &pool->watch);
+	uv_unref((uv_handle_t *)&pool->watch); /* like the other two, it keeps no loop running */
+	r = uv_fs_event_start(&pool->watch, on_store_change, pool->templates_path, 0);
+	if (r < 0) {
+		base_log(BASE_LOG_WARNING,
+			 "cannot watch %s (%s): templates that are built again or removed are "
+			 "noticed only by a restart",
+			 pool->templates_path, uv_strerror(r));
+	}
 }
 
 static void make_handles(struct pool *pool)
@@ -102,8 +128,9 @@ static void make_handles(struct pool *pool)
 	}
 	uv_idle_init(pool->loop, &pool->background);
 	uv_timer_init(pool->loop, &pool->timer);
-	pool->background.data = pool->timer.data = pool;
-	pool->n_handles = 2;
+	watch_store(pool);
+	pool->background.data = pool->timer.data = pool->watch.data = pool;
+	pool->n_handles = 3;
 	pool->has_handles = true;
 }
 
@@ -170,7 +197,10 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	pool_lease_table_init(&pool->leases);
 	pool->runtime_dir = strdup(config->runtime_dir);
 	pool->vmm_path = strdup(config->vmm_path);
-	if (!pool->runtime_dir || !pool->vmm_path) {
+	if (asprintf(&pool->templates_path, "%s/templates", config->store_path) < 0) {
+		pool->templates_path = NULL;
+	}
+	if (!pool->runtime_dir || !pool->vmm_path || !pool->templates_path) {
 		r = base_error_set(error, -ENOMEM, "out of memory");
 		goto fail;
 	}
@@ -230,6 +260,7 @@ void pool_stop(struct pool *pool, void (*done)(void *userdata), void *userdata)
 	pool->on_stopped_userdata = userdata;
 	make_handles(pool);
 	uv_timer_stop(&pool->timer);
+	uv_fs_event_stop(&pool->watch);
 	while (!base_list_is_empty(&pool->leases.active)) {
 		pool_lease_end(
 			pool, CONTAINER_OF(pool->leases.active.next, struct pool_lease_entry, link),
@@ -257,6 +288,7 @@ void pool_free(struct pool *pool)
 	base_fd_close(pool->devnull);
 	free(pool->runtime_dir);
 	free(pool->vmm_path);
+	free(pool->templates_path);
 	free(pool);
 }
 

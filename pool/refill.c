@@ -143,9 +143,10 @@ void pool_refill_parked(struct pool_sandbox *sandbox)
 	base_list_append(&template->parked, &sandbox->link);
 	/* All that a claim would otherwise have to do. */
 	lease->sandbox = sandbox;
-	lease->template = template;
 	lease->pid = sandbox->launch.pid;
 	lease->timings = sandbox->timings;
+	strcpy(lease->template_name, template->name);
+	strcpy(lease->snapshot_id, pool_image_id(sandbox->image));
 	strcpy(lease->id, sandbox->launch.id);
 	strcpy(lease->socket_path, sandbox->launch.socket_path);
 	pool_queue_serve(template);
@@ -195,6 +196,21 @@ void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const
 		return;
 	}
 	pool_kick(pool);
+}
+
+void pool_refill_renew(struct pool_template *template)
+{
+	while (!base_list_is_empty(&template->restoring)) {
+		pool_sandbox_doom(
+			CONTAINER_OF(template->restoring.next, struct pool_sandbox, link));
+	}
+	while (!base_list_is_empty(&template->parked)) {
+		pool_sandbox_doom(CONTAINER_OF(template->parked.next, struct pool_sandbox, link));
+	}
+	/* How the snapshot before behaved says nothing about the one to come. */
+	template->restore_failures = 0;
+	template->restore_retry_ns = 0;
+	template->unstable = false;
 }
 
 void pool_refill_shrink(struct pool_template *template)

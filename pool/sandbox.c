@@ -35,6 +35,7 @@ static void sandbox_free(struct pool_sandbox *sandbox)
 
 	pool_launch_deinit(&sandbox->launch);
 	pool_lease_entry_free(sandbox->lease);
+	pool_image_unref(sandbox->image);
 	free(sandbox);
 	pool->n_sandboxes--;
 	if (pool->stopping) {
@@ -232,7 +233,7 @@ int pool_sandbox_start(struct pool_template *template)
 	pool_launch_init(&sandbox->launch);
 	sandbox->launch.runtime_dir = pool->runtime_dir;
 	sandbox->launch.vmm_path = pool->vmm_path;
-	sandbox->launch.image = &template->image;
+	sandbox->launch.image = template->image;
 	sandbox->launch.devnull = pool->devnull;
 	r = uv_queue_work(pool->loop, &sandbox->work, start_work, start_done);
 	if (r < 0) {
@@ -242,6 +243,7 @@ int pool_sandbox_start(struct pool_template *template)
 	sandbox->timer.data = sandbox;
 	sandbox->n_handles = 1;
 	sandbox->lease = TAKE_PTR(lease);
+	sandbox->image = pool_image_ref(template->image);
 	base_list_append(&template->restoring, &sandbox->link);
 	template->n_restoring++;
 	pool->n_restoring++;

@@ -36,7 +36,8 @@ enum pool_sandbox_state {
 
 struct pool_sandbox {
 	struct pool *pool;
-	struct pool_template *template;
+	struct pool_template *template; /* gone when the sandbox is doomed or dying */
+	struct pool_image *image;	/* a reference */
 	struct pool_lease_entry *lease; /* owned until the claim, then by the table */
 	struct base_link link;		/* template->restoring, ->parked, pool->doomed or none */
 	enum pool_sandbox_state state;

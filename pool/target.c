@@ -134,7 +134,7 @@ void pool_info(struct pool *pool, const char *name,
 			continue;
 		}
 		if (template->state == POOL_TEMPLATE_READY) {
-			manifest = snapshot_manifest(template->image.snapshot);
+			manifest = snapshot_manifest(template->image->snapshot);
 		}
 
 		struct pool_template_info info = {
@@ -152,7 +152,7 @@ void pool_info(struct pool *pool, const char *name,
 			.failed_total = template->failed_total,
 			.died_total = template->died_total,
 			.image_bytes = manifest ? manifest->memory_bytes : 0,
-			.load_ns = manifest ? template->image.load_ns : 0,
+			.load_ns = manifest ? template->image->load_ns : 0,
 			.last_error = template->last_error[0] ? template->last_error : NULL,
 		};
 

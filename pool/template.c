@@ -1,92 +1,56 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Templates: finding them by name and loading their snapshots.
+ * Templates: finding them by name, loading their snapshots, and following the store.
  *
- * Happy path: the first request that names a template makes it and queues the load; a worker opens
- * the snapshot, fills its memory image and opens its disks; back on the loop the template is ready,
- * sets are answered and restores begin.
+ * Happy path: the first request that names a template makes it and queues the load; a worker loads
+ * the snapshot's image; back on the loop the template is ready, sets are answered and restores
+ * begin. When the store says that the name has changed, a worker looks what it means now and loads
+ * that if it is another snapshot; back on the loop the images are swapped, and what was parked or
+ * being restored is ended and restored anew.
  *
  * Failure: the template is FAILED with the reason. Who waits is told, and the next request for it
  * loads again, at most as often as the back-off allows. A name that does not exist is told so and
- * forgotten, so that clients cannot fill the table with guesses.
+ * forgotten, so that clients cannot fill the table with guesses. Nor is one remembered that is
+ * removed, once its leases have ended. A new snapshot that cannot be loaded leaves the old one.
  *
  * Shut-down: a load that has not begun is cancelled; one that runs is waited for.
  *
- * Runs on the loop's thread but for load_work().
+ * Runs on the loop's thread but for load() and load_work().
  */
 
 #include "pool/template.h"
 
 #include "base/clock.h"
-#include "base/fd.h"
 #include "base/log.h"
 #include "pool/internal.h"
-#include "uffd/uffd.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-static void image_init(struct pool_image *image)
+/* In a reload, what is loaded already is not loaded again: `loading` stays empty. */
+static int load(struct pool_template *template)
 {
-	*image = (struct pool_image){ .memory_fd = -1, .disk_fds = { -1, -1, -1, -1 } };
-	_Static_assert(SNAPSHOT_DISKS_MAX == 4, "as many initialisers as disks");
-}
+	struct snapshot_store *store = template->pool->store;
+	char id[SNAPSHOT_ID_LENGTH + 1];
 
-static void image_deinit(struct pool_image *image)
-{
-	for (unsigned i = 0; i < SNAPSHOT_DISKS_MAX; i++) {
-		base_fd_close(image->disk_fds[i]);
-	}
-	base_fd_close(image->memory_fd);
-	if (image->snapshot) {
-		snapshot_free(image->snapshot);
-	}
-	image_init(image);
-}
+	if (template->image) {
+		int r = snapshot_store_lookup(store, template->name, id, &template->error);
 
-static int image_load(struct pool_image *image, struct snapshot_store *store, const char *name,
-		      struct base_error *error)
-{
-	_cleanup_fd_ int memory = -1;
-	int r;
-
-	r = snapshot_open(store, name, &image->snapshot, error);
-	if (r < 0) {
-		return r;
-	}
-
-	const struct snapshot_manifest *manifest = snapshot_manifest(image->snapshot);
-
-	for (; image->n_disks < manifest->n_disks; image->n_disks++) {
-		r = snapshot_store_open_image(store, &manifest->disks[image->n_disks],
-					      &image->disk_fds[image->n_disks], error);
-		if (r < 0) {
-			/* A missing disk is not a missing template. */
-			return r == -ENOENT ? -EBADMSG : r;
+		if (r < 0 || strcmp(id, pool_image_id(template->image)) == 0) {
+			return r;
 		}
 	}
-	r = uffd_image_load(image->snapshot, 0, &memory, NULL, error);
-	if (r < 0) {
-		return r == -ENOENT ? -EIO : r;
-	}
-	r = base_fd_reopen_readonly(memory, &image->memory_fd);
-	if (r < 0) {
-		return base_error_set_errno(error, r, "reopening the memory image read-only");
-	}
-	return 0;
+	return pool_image_load(template->loading, store, template->name, &template->error);
 }
 
 static void load_work(uv_work_t *work)
 {
 	struct pool_template *template = CONTAINER_OF(work, struct pool_template, work);
-	uint64_t start_ns = base_clock_monotonic_ns();
 
-	template->load_result = image_load(&template->image, template->pool->store, template->name,
-					   &template->error);
-	template->image.load_ns = base_clock_monotonic_ns() - start_ns;
+	template->load_result = load(template);
 }
 
 void pool_template_note(struct pool_template *template, const char *text)
@@ -94,11 +58,31 @@ void pool_template_note(struct pool_template *template, const char *text)
 	snprintf(template->last_error, sizeof(template->last_error), "%s", text);
 }
 
+/* The name means something else now, which is of no use: better what was there before. */
+static void reload_failed(struct pool_template *template, const char *text)
+{
+	char note[BASE_ERROR_TEXT_MAX];
+
+	snprintf(note, sizeof(note), "going on with the snapshot before: %s", text);
+	/* The same trouble is found again by each change that follows. */
+	if (strcmp(note, template->last_error) != 0) {
+		base_log(BASE_LOG_WARNING, "template %s: %s", template->name, note);
+		pool_template_note(template, note);
+	}
+}
+
 static void load_failed(struct pool_template *template, int r)
 {
 	const char *text = template->error.text;
 
-	image_deinit(&template->image);
+	if (template->image && r != -ENOENT) {
+		reload_failed(template, text[0] ? text : strerrordesc_np(-r));
+		return;
+	}
+	if (template->image) {
+		pool_refill_renew(template);
+		pool_image_unref(TAKE_PTR(template->image));
+	}
 	template->state = POOL_TEMPLATE_FAILED;
 	template->failure = r == -ENOENT ? POOL_NOT_FOUND : POOL_UNAVAILABLE;
 	template->told = false;
@@ -113,37 +97,101 @@ static void load_failed(struct pool_template *template, int r)
 	log_debug("template %s: %s", template->name, template->last_error);
 }
 
-static void load_done(uv_work_t *work, int status)
-{
-	struct pool_template *template = CONTAINER_OF(work, struct pool_template, work);
-	struct pool *pool = template->pool;
-
-	pool->n_loading--;
-	if (status < 0 || template->load_result < 0) {
-		load_failed(template, status < 0 ? status : template->load_result);
-	} else {
-		template->state = POOL_TEMPLATE_READY;
-		template->load_failures = 0;
-		template->last_error[0] = '\0';
-		pool_set_tell(template, POOL_OK, NULL);
-	}
-	pool_kick(pool);
-}
+static void load_done(uv_work_t *work, int status);
 
 static int load_start(struct pool_template *template)
 {
 	struct pool *pool = template->pool;
 	int r;
 
-	template->state = POOL_TEMPLATE_LOADING;
+	/* This also sees to it that the store is watched before it is looked at. */
+	pool_kick(pool);
+	template->stale = false;
 	template->error.text[0] = '\0';
 	template->load_result = 0;
-	image_init(&template->image);
-	r = uv_queue_work(pool->loop, &template->work, load_work, load_done);
-	if (r == 0) {
-		pool->n_loading++;
+	template->loading = pool_image_new(pool);
+	if (!template->loading) {
+		return -ENOMEM;
 	}
-	return r;
+	r = uv_queue_work(pool->loop, &template->work, load_work, load_done);
+	if (r < 0) {
+		pool_image_unref(TAKE_PTR(template->loading));
+		return r;
+	}
+	if (!template->image) {
+		template->state = POOL_TEMPLATE_LOADING;
+	}
+	pool->n_working++;
+	return 0;
+}
+
+/* Looks at the store again if that has changed and nobody is looking. */
+static void follow(struct pool_template *template)
+{
+	int r;
+
+	if (!template->stale || template->loading || template->state != POOL_TEMPLATE_READY) {
+		return;
+	}
+	r = load_start(template);
+	if (r < 0) {
+		load_failed(template, r);
+	}
+}
+
+/* Restores use the image from now on. */
+static void adopt(struct pool_template *template, struct pool_image *image)
+{
+	if (template->image) {
+		base_log(BASE_LOG_INFO, "template %s: snapshot %s replaces %s", template->name,
+			 pool_image_id(image), pool_image_id(template->image));
+		pool_refill_renew(template);
+		pool_image_unref(template->image);
+	}
+	template->image = pool_image_ref(image);
+	template->state = POOL_TEMPLATE_READY;
+	template->load_failures = 0;
+	template->last_error[0] = '\0';
+}
+
+static void load_done(uv_work_t *work, int status)
+{
+	struct pool_template *template = CONTAINER_OF(work, struct pool_template, work);
+	struct pool *pool = template->pool;
+	struct pool_image *loaded = TAKE_PTR(template->loading);
+	int r = status < 0 ? status : template->load_result;
+
+	pool->n_working--;
+	pool_kick(pool);
+	/* When stopping, everybody has been told and nothing must start. */
+	if (!pool->stopping && r < 0) {
+		/* A failure counts only if the store has not changed under it. */
+		if (!template->stale || load_start(template) < 0) {
+			load_failed(template, r);
+		}
+	} else if (!pool->stopping) {
+		if (loaded->snapshot) {
+			adopt(template, loaded);
+		}
+		follow(template);
+		pool_set_tell(template, POOL_OK, NULL);
+	}
+	pool_image_unref(loaded);
+}
+
+void pool_template_follow(struct pool *pool, const char *entry)
+{
+	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
+		struct pool_template *template = CONTAINER_OF(l, struct pool_template, link);
+
+		/* A snapshot that was asked for by its id may go with any name. */
+		if (!entry || strcmp(entry, template->name) == 0 ||
+		    (template->image &&
+		     strcmp(template->name, pool_image_id(template->image)) == 0)) {
+			template->stale = true;
+			follow(template);
+		}
+	}
 }
 
 void pool_template_reload(struct pool_template *template)
@@ -214,33 +262,34 @@ bool pool_template_tell_failure(struct pool_template *template)
 {
 	char text[BASE_ERROR_TEXT_MAX];
 
-	if (template->state != POOL_TEMPLATE_FAILED || template->told) {
-		return false;
+	bool telling = template->state == POOL_TEMPLATE_FAILED && !template->told;
+
+	if (telling) {
+		template->told = true;
+		/* Callbacks may ask for the template again, which changes its text. */
+		snprintf(text, sizeof(text), "%s", template->last_error);
+		pool_set_tell(template, template->failure, text);
+		pool_queue_fail(template, template->failure, text);
 	}
-	template->told = true;
-	/* Callbacks may ask for the template again, which changes its text. */
-	snprintf(text, sizeof(text), "%s", template->last_error);
-	pool_set_tell(template, template->failure, text);
-	pool_queue_fail(template, template->failure, text);
 	if (template->state == POOL_TEMPLATE_FAILED && template->failure == POOL_NOT_FOUND &&
-	    !template->waiting_first && !template->sets) {
+	    !template->waiting_first && !template->sets && template->n_leased == 0) {
 		pool_template_free(template);
 	}
-	return true;
+	return telling;
 }
 
 void pool_template_cancel(struct pool_template *template)
 {
-	if (template->state == POOL_TEMPLATE_LOADING) {
+	if (template->loading) {
 		uv_cancel((uv_req_t *)&template->work);
 	}
 }
 
 void pool_template_free(struct pool_template *template)
 {
-	assert(template->state != POOL_TEMPLATE_LOADING);
+	assert(!template->loading && template->n_leased == 0);
 	assert(base_list_is_empty(&template->parked) && base_list_is_empty(&template->restoring));
-	image_deinit(&template->image);
+	pool_image_unref(template->image);
 	base_list_remove(&template->link);
 	template->pool->n_templates--;
 	free(template);

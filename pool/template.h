@@ -6,7 +6,7 @@
  */
 
 #include "base/list.h"
-#include "pool/pool.h"
+#include "pool/image.h"
 
 /* Names that are in use or being looked up at once; one more is refused. */
 #define POOL_TEMPLATES_MAX 1024
@@ -16,22 +16,16 @@
 #define POOL_LOAD_RETRY_MIN_NS (100 * NSEC_PER_MSEC)
 #define POOL_LOAD_RETRY_MAX_NS (10 * NSEC_PER_SEC)
 
-/* A snapshot and all that VMMs get of it. Immutable; descriptors are passed to every VMM. */
-struct pool_image {
-	struct snapshot *snapshot;
-	int memory_fd; /* read-only, sealed */
-	int disk_fds[SNAPSHOT_DISKS_MAX];
-	unsigned n_disks;
-	uint64_t load_ns;
-};
-
 /*
  *    LOADING ─┬─▶ READY          restores run
  *             └─▶ FAILED         waiters have been told; the next demand loads again
+ *
+ * READY becomes FAILED (not found) when the name is removed from the store; when it comes to mean
+ * another snapshot, that is loaded beside the present one and replaces it. Leases do not notice.
  */
 enum pool_template_state {
-	POOL_TEMPLATE_LOADING, /* a worker thread owns `image` and `error` */
-	POOL_TEMPLATE_READY,
+	POOL_TEMPLATE_LOADING,
+	POOL_TEMPLATE_READY, /* there is an `image` */
 	POOL_TEMPLATE_FAILED,
 };
 
@@ -41,9 +35,11 @@ struct pool_template {
 	char name[SNAPSHOT_NAME_MAX + 1];
 	enum pool_template_state state;
 	uv_work_t work;
-	struct pool_image image;
+	struct pool_image *image;   /* restores use it; NULL: none */
+	struct pool_image *loading; /* NULL: no load runs; else its worker owns the next two, too */
 	int load_result;
 	struct base_error error;
+	bool stale; /* the store has changed since the last load began */
 
 	enum pool_status failure; /* of the last load */
 	char last_error[BASE_ERROR_TEXT_MAX];
@@ -72,7 +68,12 @@ struct pool_template *pool_template_get(struct pool *pool, const char *name,
 /* Loads a failed template again. */
 void pool_template_reload(struct pool_template *template);
 
-/* Background step: tells whoever waits for a failed load; forgets a name that does not exist.
+/* An entry of the store's templates/ has changed (NULL: any may have): whoever it concerns looks
+ * whether its name still means what is loaded. */
+void pool_template_follow(struct pool *pool, const char *entry);
+
+/* Background step: tells whoever waits for a failed load; forgets a name that does not exist once
+ * nothing is left of it.
  * Returns true when it did something. */
 bool pool_template_tell_failure(struct pool_template *template);
 

@@ -63,6 +63,28 @@ static int resolve(struct snapshot_store *store, const char *name_or_id,
 	return r;
 }
 
+int snapshot_store_lookup(struct snapshot_store *store, const char *name_or_id,
+			  char ret_id[SNAPSHOT_ID_LENGTH + 1], struct base_error *error)
+{
+	_cleanup_fd_ int lock = -1;
+	char id[SNAPSHOT_ID_LENGTH + 1];
+	int r = snapshot_store_lock(store, LOCK_SH, &lock, error);
+
+	if (r < 0) {
+		return r;
+	}
+	r = resolve(store, name_or_id, id, error);
+	if (r < 0) {
+		return r;
+	}
+	if (r > 0 && faccessat(store->snapshots_fd, id, F_OK, 0) < 0) {
+		r = -errno;
+		return base_error_set_errno(error, r, "snapshots/%s", id);
+	}
+	memcpy(ret_id, id, sizeof(id));
+	return 0;
+}
+
 /* The caller holds the store's lock. */
 static int open_files(struct snapshot_store *store, const char *name_or_id,
 		      struct snapshot *snapshot, struct files *files, struct base_error *error)

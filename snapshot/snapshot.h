@@ -86,6 +86,11 @@ bool snapshot_name_is_valid(const char *name);
 int snapshot_store_list(struct snapshot_store *store, char ***ret_names, size_t *ret_n,
 			struct base_error *error);
 
+/* The id that a template's name means now, or the id itself where a snapshot is asked for by it.
+ * Waits for a publication or removal that is under way. -ENOENT. */
+int snapshot_store_lookup(struct snapshot_store *store, const char *name_or_id,
+			  char ret_id[SNAPSHOT_ID_LENGTH + 1], struct base_error *error);
+
 /* Takes a root image in: copies (reflink where possible) fd's content to images/ under its digest
  * unless it is there already. It stays there until a snapshot that names it is published through
  * this handle and removed again, or, without one, until the handle is freed. */

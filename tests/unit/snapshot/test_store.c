@@ -138,11 +138,19 @@ static void test_replace_while_open(void **state)
 	struct fixture *fixture = *state;
 	int old_memory = fixture_memory(MEMORY_BYTES, 1), new_memory = fixture_memory(MIB(1), 2);
 	struct snapshot *old = NULL, *new = NULL;
+	char id[SNAPSHOT_ID_LENGTH + 1];
 	int image = -1;
+
+	assert_int_equal(snapshot_store_lookup(fixture->store, "name", id, NULL), -ENOENT);
+	assert_int_equal(snapshot_store_lookup(fixture->store, "../name", id, NULL), -ENOENT);
 
 	struct snapshot_manifest first = fixture_publish(fixture, "name", old_memory, MEMORY_BYTES);
 
 	assert_int_equal(snapshot_open(fixture->store, "name", &old, NULL), 0);
+	assert_int_equal(snapshot_store_lookup(fixture->store, "name", id, NULL), 0);
+	assert_string_equal(id, first.id);
+	assert_int_equal(snapshot_store_lookup(fixture->store, first.id, id, NULL), 0);
+	assert_string_equal(id, first.id);
 
 	struct snapshot_manifest second = fixture_publish(fixture, "name", new_memory, MIB(1));
 
@@ -150,6 +158,9 @@ static void test_replace_while_open(void **state)
 	assert_names(fixture, 1, (const char *const[]){ "name" });
 	assert_int_equal(fixture_count(fixture, "snapshots"), 1);
 
+	assert_int_equal(snapshot_store_lookup(fixture->store, "name", id, NULL), 0);
+	assert_string_equal(id, second.id);
+	assert_int_equal(snapshot_store_lookup(fixture->store, first.id, id, NULL), -ENOENT);
 	assert_int_equal(snapshot_open(fixture->store, first.id, &new, NULL), -ENOENT);
 	assert_int_equal(snapshot_open(fixture->store, second.id, &new, NULL), 0);
 	assert_string_equal(snapshot_manifest(new)->id, second.id);
