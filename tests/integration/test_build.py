@@ -11,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from harness import BUILD, WARMBOX, build_command, environment, tap_main
+from harness import WARMBOX, Daemon, build_command, connect_agent, environment, tap_main, wait_for
 
 
 class Build(unittest.TestCase):
@@ -41,8 +41,18 @@ class Build(unittest.TestCase):
 
         # A second build of the name replaces it; nothing of the first is left.
         subprocess.run(build_command(store, "tiny"), check=True, env=environment(), stdout=sys.stderr)
+        # A daemon that runs follows: leases keep what they have, new ones get the new snapshot.
         renamed = [c if c != "tiny" else "python" for c in build_command(store, "tiny")]
-        subprocess.run(renamed, check=True, env=environment(), stdout=sys.stderr)
+        with Daemon(store) as daemon:
+            old = daemon.call("acquire", template="python", timeout_ms=60000)
+            self.assertEqual(old["snapshot"], manifest["id"])
+            subprocess.run(renamed, check=True, env=environment(), stdout=sys.stderr)
+            wait_for(lambda: daemon.pool("python")["snapshot"] != manifest["id"], 30, "the daemon has the new snapshot")
+            new = daemon.call("acquire", template="python", timeout_ms=60000)
+            self.assertEqual(new["snapshot"], daemon.pool("python")["snapshot"])
+            self.assertEqual(daemon.call("get", lease=old["lease"])["snapshot"], manifest["id"])
+            with connect_agent(old["socket"]) as agent:
+                self.assertEqual(agent.resident("print(2 + 3)")[:2], ({"code": 0}, b"5\n"))
         self.assertNotEqual(json.loads(warmbox("--json", "template", "inspect", "python").stdout)["id"], manifest["id"])
         self.assertEqual(len(list((store / "snapshots").iterdir())), 2)
 
