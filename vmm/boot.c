@@ -16,6 +16,7 @@
 #include <asm/bootparam.h>
 #include <asm/e820.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -96,6 +97,20 @@ static int load_initramfs(const struct vmm_memory *memory, int fd, uint64_t kern
 	return 0;
 }
 
+static void append(char text[VMM_CMDLINE_BYTES], size_t *used, const char *format, ...)
+	_printf_(3, 4);
+
+/* What does not fit is counted and not written. */
+static void append(char text[VMM_CMDLINE_BYTES], size_t *used, const char *format, ...)
+{
+	size_t at = MIN(*used, (size_t)VMM_CMDLINE_BYTES);
+	va_list args;
+
+	va_start(args, format);
+	*used += (size_t)vsnprintf(text + at, VMM_CMDLINE_BYTES - at, format, args);
+	va_end(args);
+}
+
 /* The caller's parameters, where the devices are, and what the host kind needs; after them what the
  * caller has for init, behind " -- ", where the kernel no longer looks for parameters. */
 static int write_cmdline(struct vmm_vm *vm, const char *given, struct base_error *error)
@@ -103,28 +118,20 @@ static int write_cmdline(struct vmm_vm *vm, const char *given, struct base_error
 	const char *for_init = strstr(given, " -- ");
 	char text[VMM_CMDLINE_BYTES];
 	size_t used = 0;
-	int n;
 
 	if (!for_init) {
 		for_init = given + strlen(given);
 	}
-	n = snprintf(text, sizeof(text), "%.*s", (int)(for_init - given), given);
+	append(text, &used, "%.*s", (int)(for_init - given), given);
 	for (unsigned slot = 0; slot < vm->n_devices; slot++) {
-		used += (size_t)n;
-		if (used >= sizeof(text)) {
-			break;
-		}
-		n = snprintf(text + used, sizeof(text) - used, " virtio_mmio.device=4K@%#x:%u",
-			     VMM_VIRTIO_MMIO_BASE + slot * VMM_VIRTIO_MMIO_STRIDE,
-			     VMM_VIRTIO_IRQ_BASE + slot);
+		append(text, &used, " virtio_mmio.device=4K@%#x:%u",
+		       VMM_VIRTIO_MMIO_BASE + slot * VMM_VIRTIO_MMIO_STRIDE,
+		       VMM_VIRTIO_IRQ_BASE + slot);
 	}
-	used += (size_t)n;
-	if (used < sizeof(text) && vm->kind == VMM_HOST_PVM) {
-		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s", PVM_CMDLINE);
+	if (vm->kind == VMM_HOST_PVM) {
+		append(text, &used, "%s", PVM_CMDLINE);
 	}
-	if (used < sizeof(text)) {
-		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s", for_init);
-	}
+	append(text, &used, "%s", for_init);
 	if (used >= sizeof(text)) {
 		return base_error_set(error, -E2BIG,
 				      "the kernel command line is too long: %zu bytes with what "
