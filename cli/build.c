@@ -92,7 +92,7 @@ static int agent_failed(struct build *build, int r, const struct warmbox_error *
 static int create_vm(struct build *build)
 {
 	const struct cli_build_params *params = build->params;
-	const uint64_t create[VMM_ARGS] = {
+	const uint64_t create[BASE_MESSAGE_ARGS] = {
 		params->memory_bytes, params->n_vcpus, VMM_CREATE_SHARED, 1, 1, CLI_BUILD_GUEST_CID,
 	};
 	_cleanup_fd_ int no_listener = -1;
@@ -123,7 +123,7 @@ static int create_vm(struct build *build)
 static int boot_vm(struct build *build)
 {
 	const int fds[] = { build->inputs.kernel_fd, build->inputs.initramfs_fd };
-	struct vmm_message reply;
+	struct base_message reply;
 	int r;
 
 	r = cli_vm_call(&build->vm, VMM_OP_BOOT, NULL, build->inputs.cmdline, fds, ARRAY_SIZE(fds),

@@ -93,7 +93,7 @@ void cli_vm_stop(struct cli_vm *vm)
 	vm->pidfd = base_fd_close(vm->pidfd);
 }
 
-static void take_event(void *userdata, const struct vmm_message *event)
+static void take_event(void *userdata, const struct base_message *event)
 {
 	struct cli_vm *vm = userdata;
 
@@ -111,11 +111,11 @@ static int ended(const struct cli_vm *vm, struct base_error *error)
 							     : "its VMM died without a word");
 }
 
-int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[VMM_ARGS], const char *text,
-		const int *fds, size_t n_fds, int timeout_ms, struct vmm_message *ret_reply,
-		struct base_error *error)
+int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSAGE_ARGS],
+		const char *text, const int *fds, size_t n_fds, int timeout_ms,
+		struct base_message *ret_reply, struct base_error *error)
 {
-	struct vmm_message request = { .op = op, .sequence = ++vm->sequence };
+	struct base_message request = { .op = op, .sequence = ++vm->sequence };
 	struct base_error reason = {};
 	int r;
 
@@ -125,14 +125,14 @@ int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[VMM_ARGS],
 	if (text) {
 		request.text_length =
 			(uint32_t)snprintf(request.text, sizeof(request.text), "%s", text);
-		if (request.text_length > VMM_TEXT_MAX) {
+		if (request.text_length > BASE_MESSAGE_TEXT_MAX) {
 			return base_error_set(error, -E2BIG,
 					      "the kernel command line is longer than %d bytes",
-					      VMM_TEXT_MAX);
+					      BASE_MESSAGE_TEXT_MAX);
 		}
 	}
-	r = vmm_control_call(vm->control, &request, fds, n_fds, timeout_ms, take_event, vm,
-			     ret_reply, &reason);
+	r = base_message_call(vm->control, "VMM", &request, fds, n_fds, timeout_ms, take_event, vm,
+			      ret_reply, NULL, &reason);
 	if (r == -ECONNRESET || r == -EPIPE) {
 		return ended(vm, error);
 	}
@@ -148,11 +148,11 @@ int cli_vm_check(struct cli_vm *vm, struct base_error *error)
 	struct pollfd ready = { .fd = vm->control, .events = POLLIN };
 
 	while (poll(&ready, 1, 0) > 0) {
-		struct vmm_message message;
-		int fds[VMM_FDS_MAX], r;
+		struct base_message message;
+		int fds[BASE_MESSAGE_FDS_MAX], r;
 		size_t n_fds = 0;
 
-		r = vmm_control_receive(vm->control, &message, fds, &n_fds);
+		r = base_message_receive(vm->control, &message, fds, &n_fds);
 		for (size_t i = 0; r > 0 && i < n_fds; i++) {
 			base_fd_close(fds[i]);
 		}
@@ -166,7 +166,7 @@ int cli_vm_check(struct cli_vm *vm, struct base_error *error)
 
 int cli_vm_attach(struct cli_vm *vm, uint32_t port, int *ret_stream, struct base_error *error)
 {
-	const uint64_t arg[VMM_ARGS] = { port };
+	const uint64_t arg[BASE_MESSAGE_ARGS] = { port };
 	_cleanup_fd_ int ours = -1, theirs = -1;
 	int pair[2], r;
 

@@ -15,8 +15,8 @@ struct cli_vm {
 	int pidfd;   /* for the monitor; -1: none */
 	int control; /* -1: none */
 	uint64_t sequence;
-	bool exited;			  /* VMM_EVENT_EXITED has come */
-	char exit_text[VMM_TEXT_MAX + 1]; /* what it said */
+	bool exited;				   /* VMM_EVENT_EXITED has come */
+	char exit_text[BASE_MESSAGE_TEXT_MAX + 1]; /* what it said */
 };
 
 #define CLI_VM_NONE ((struct cli_vm){ .pid = -1, .pidfd = -1, .control = -1 })
@@ -28,9 +28,9 @@ int cli_vm_start(struct cli_vm *vm, const char *vmm_path, int output_fd, struct 
 void cli_vm_stop(struct cli_vm *vm);
 
 /* One request and its reply; ret_reply may be NULL. */
-int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[VMM_ARGS], const char *text,
-		const int *fds, size_t n_fds, int timeout_ms, struct vmm_message *ret_reply,
-		struct base_error *error);
+int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSAGE_ARGS],
+		const char *text, const int *fds, size_t n_fds, int timeout_ms,
+		struct base_message *ret_reply, struct base_error *error);
 
 /* Takes what has come on the control socket since. 0: the VM goes on. -ECONNRESET: it is over, and
  * error says how it ended. Never blocks. */

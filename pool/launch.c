@@ -212,27 +212,27 @@ static int send_create(struct pool_launch *launch, int listener)
 {
 	const struct pool_image *image = launch->image;
 	const struct snapshot_manifest *manifest = snapshot_manifest(image->snapshot);
-	struct vmm_message message = {
+	struct base_message message = {
 		.op = VMM_OP_CREATE,
 		.sequence = POOL_STEP_CREATE,
 		.arg = { manifest->memory_bytes, manifest->n_vcpus, 0, image->n_disks, 0,
 			 manifest->guest_cid },
 	};
-	int fds[VMM_FDS_MAX] = { image->memory_fd, launch->devnull, listener };
+	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, launch->devnull, listener };
 
 	for (unsigned i = 0; i < image->n_disks; i++) {
 		fds[3 + i] = image->disk_fds[i];
 		message.arg[4] |= UINT64_C(1) << i; /* read-only */
 	}
-	return vmm_control_send(launch->control, &message, fds, 3 + image->n_disks);
+	return base_message_send(launch->control, &message, fds, 3 + image->n_disks);
 }
 
 static int send_load(struct pool_launch *launch)
 {
-	struct vmm_message message = { .op = VMM_OP_LOAD, .sequence = POOL_STEP_LOAD };
+	struct base_message message = { .op = VMM_OP_LOAD, .sequence = POOL_STEP_LOAD };
 	int state = snapshot_state_fd(launch->image->snapshot);
 
-	return vmm_control_send(launch->control, &message, &state, 1);
+	return base_message_send(launch->control, &message, &state, 1);
 }
 
 static int run(struct pool_launch *launch)

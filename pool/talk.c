@@ -45,15 +45,15 @@ static const char *const step_names[] = {
 /* Sends the next request. On failure the caller gives the sandbox up. */
 static int send_step(struct pool_sandbox *sandbox, enum pool_step step, uint64_t arg0, int fd)
 {
-	struct vmm_message message;
+	struct base_message message;
 
 	/* Not the whole of it: the text is 2 KiB that nobody reads. */
-	memset(&message, 0, offsetof(struct vmm_message, text));
+	memset(&message, 0, offsetof(struct base_message, text));
 	message.op = step_ops[step];
 	message.sequence = step;
 	message.arg[0] = arg0;
 	sandbox->sent = step;
-	return vmm_control_send(sandbox->launch.control, &message, &fd, fd >= 0 ? 1 : 0);
+	return base_message_send(sandbox->launch.control, &message, &fd, fd >= 0 ? 1 : 0);
 }
 
 /* The VMM closed its end, so it ends or has to: its exit status will say what happened. Until then
@@ -113,7 +113,7 @@ static uint64_t lap(struct pool_sandbox *sandbox, uint64_t now_ns)
 
 /* The VMM says when it began and when it was ready: its answers to CREATE and LOAD may be read
  * together. */
-static void on_created(struct pool_sandbox *sandbox, const struct vmm_message *reply,
+static void on_created(struct pool_sandbox *sandbox, const struct base_message *reply,
 		       uint64_t now_ns)
 {
 	uint64_t there_ns = MIN(MAX(reply->arg[0], sandbox->mark_ns), now_ns);
@@ -127,7 +127,7 @@ static void on_stream(uv_poll_t *poll, int status, int events);
 
 /* The identity lies in the stream before the VMM gets the stream, and the VMM has the stream before
  * the vCPUs run. */
-static void on_loaded(struct pool_sandbox *sandbox, const struct vmm_message *reply,
+static void on_loaded(struct pool_sandbox *sandbox, const struct base_message *reply,
 		      uint64_t now_ns)
 {
 	struct pool_launch *launch = &sandbox->launch;
@@ -167,7 +167,7 @@ static void on_paused(struct pool_sandbox *sandbox, uint64_t now_ns)
 	pool_refill_parked(sandbox);
 }
 
-static void on_reply(struct pool_sandbox *sandbox, const struct vmm_message *reply)
+static void on_reply(struct pool_sandbox *sandbox, const struct base_message *reply)
 {
 	enum pool_step step = sandbox->awaited;
 	uint64_t now_ns = base_clock_monotonic_ns();
@@ -201,7 +201,7 @@ static void on_reply(struct pool_sandbox *sandbox, const struct vmm_message *rep
 }
 
 /* The guest runs, for the first time after a claim or for its identity. */
-static void on_entered(struct pool_sandbox *sandbox, const struct vmm_message *event)
+static void on_entered(struct pool_sandbox *sandbox, const struct base_message *event)
 {
 	struct pool_timings *timings;
 
@@ -216,9 +216,9 @@ static void on_entered(struct pool_sandbox *sandbox, const struct vmm_message *e
 }
 
 /* The guest wants to talk to a program of the claimant. */
-static void on_connect(struct pool_sandbox *sandbox, const struct vmm_message *event)
+static void on_connect(struct pool_sandbox *sandbox, const struct base_message *event)
 {
-	struct vmm_message answer = { .op = VMM_OP_CONNECTED, .arg = { event->arg[0] } };
+	struct base_message answer = { .op = VMM_OP_CONNECTED, .arg = { event->arg[0] } };
 	_cleanup_fd_ int fd = -1;
 	int r = -ECONNREFUSED;
 
@@ -231,13 +231,13 @@ static void on_connect(struct pool_sandbox *sandbox, const struct vmm_message *e
 	} else {
 		answer.result = r;
 	}
-	r = vmm_control_send(sandbox->launch.control, &answer, &fd, fd >= 0 ? 1 : 0);
+	r = base_message_send(sandbox->launch.control, &answer, &fd, fd >= 0 ? 1 : 0);
 	if (r < 0) {
 		on_send_failed(sandbox, r, "answering a connection of the guest");
 	}
 }
 
-static void on_exited(struct pool_sandbox *sandbox, const struct vmm_message *event)
+static void on_exited(struct pool_sandbox *sandbox, const struct base_message *event)
 {
 	const char *text = event->text_length > 0 ? event->text : "no reason given";
 
@@ -251,7 +251,7 @@ static void on_exited(struct pool_sandbox *sandbox, const struct vmm_message *ev
 	}
 }
 
-static void on_message(struct pool_sandbox *sandbox, const struct vmm_message *message)
+static void on_message(struct pool_sandbox *sandbox, const struct base_message *message)
 {
 	switch (message->op) {
 	case VMM_EVENT_ENTERED:
@@ -271,12 +271,12 @@ static void on_message(struct pool_sandbox *sandbox, const struct vmm_message *m
 /* Takes at most `limit` messages. */
 static void take_messages(struct pool_sandbox *sandbox, unsigned limit)
 {
-	struct vmm_message message;
-	int fds[VMM_FDS_MAX];
+	struct base_message message;
+	int fds[BASE_MESSAGE_FDS_MAX];
 
 	while (limit-- > 0 && sandbox->state < POOL_SANDBOX_DOOMED) {
 		size_t n_fds = 0;
-		int r = vmm_control_receive(sandbox->launch.control, &message, fds, &n_fds);
+		int r = base_message_receive(sandbox->launch.control, &message, fds, &n_fds);
 
 		if (r == -EAGAIN) {
 			return;

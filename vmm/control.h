@@ -4,14 +4,10 @@
 /*
  * The control protocol between warmbox-vmm and the process that started it.
  *
- * Transport: one SOCK_SEQPACKET Unix socket, descriptor VMM_CONTROL_FD in the VMM. One packet is
- * one struct vmm_message: a fixed little-endian header, `text_length` bytes of text, and
- * descriptors (SCM_RIGHTS). The VMM opens nothing itself: all it may touch arrives here. When the
- * socket closes, the VMM exits.
- *
- * Every request gets exactly one reply with the same `op` and `sequence`, in order; result is 0 or
- * -errno, and on failure the text says why. Events carry sequence 0 and may come at any time. The
- * manager does not trust what the VMM says: a message of a wrong size or unknown op kills the VMM.
+ * Transport: base/message.h over the socket that is descriptor VMM_CONTROL_FD in the VMM. The VMM
+ * opens nothing itself but /dev/kvm: all else that it may touch arrives here. When the socket
+ * closes, the VMM exits. Replies come in the order of the requests. The manager does not trust what
+ * the VMM says: a message of a wrong size or unknown op kills the VMM.
  *
  *    spawn ─ CREATE ─┬─ BOOT ─────────────────┬─ RESUME ⇄ PAUSE ─ SAVE
  *                    └─ LOAD ─ ATTACH(identity)┘
@@ -20,8 +16,7 @@
  * state; the vCPUs stay paused until RESUME. ATTACH may come at any time after LOAD or BOOT.
  */
 
-#include "base/error.h"
-#include "base/util.h"
+#include "base/message.h"
 
 #define VMM_CONTROL_FD 3
 
@@ -31,8 +26,8 @@
 /* Guest memory is one piece below the 32-bit MMIO hole. */
 #define VMM_MEMORY_MAX_BYTES GIB(3)
 /* The kernel command line is limited by COMMAND_LINE_SIZE of x86 Linux
- * (arch/x86/include/asm/setup.h). */
-#define VMM_TEXT_MAX 2048
+ * (arch/x86/include/asm/setup.h), which is as much as the text of a message holds. */
+_Static_assert(BASE_MESSAGE_TEXT_MAX == 2048, "COMMAND_LINE_SIZE");
 
 enum vmm_op {
 	/*
@@ -41,8 +36,14 @@ enum vmm_op {
 	 * fds: memory (a memfd of exactly arg0 bytes; writable when VMM_CREATE_SHARED, else
 	 * read-only), console (bytes the guest writes to its serial port go here; a file or pipe),
 	 *      vsock listener (listening SOCK_STREAM Unix socket, hybrid protocol; or an
-	 * unconnected Unix socket to have no listener), then the disks. Reply: arg0..arg4
-	 * CLOCK_MONOTONIC ns at: start, VM created, memslot set, vCPUs created, devices ready.
+	 * unconnected Unix socket to have no listener), then the disks, then with VMM_CREATE_LAZY
+	 * /dev/userfaultfd (any other file: the system call is used instead).
+	 *
+	 * Reply: arg0..arg4 CLOCK_MONOTONIC ns at: start, VM created, memslot set, vCPUs created,
+	 * devices ready. With VMM_CREATE_LAZY, arg5 is the address of the guest memory in the VMM,
+	 * and one descriptor comes along: a userfaultfd with which all of it is registered for
+	 * missing pages. The VMM keeps a copy, so that the registration never lapses while it
+	 * lives: a fault that nobody answers waits, it never reads a hole as zeros.
 	 */
 	VMM_OP_CREATE = 1,
 
@@ -54,7 +55,8 @@ enum vmm_op {
 	/* Loads a saved state. fds: state (read-only, a regular file or memfd). The whole state is
 	 * validated before any of it is applied. Reply: arg0 CLOCK_REALTIME ns, arg1 the value the
 	 * guest's RDTSC would have given at that instant, arg2 guest TSC kHz. The pair lets the
-	 * guest work out the present time whenever it gets to it. */
+	 * guest work out the present time whenever it gets to it. arg3, arg4: CLOCK_MONOTONIC ns
+	 * when the request was taken and when the state was applied. */
 	VMM_OP_LOAD = 3,
 
 	/* Connects a stream to a guest vsock port, as if a host client had connected. fds: stream
@@ -64,7 +66,8 @@ enum vmm_op {
 	 * the guest refuses is closed. */
 	VMM_OP_ATTACH = 4,
 
-	/* Lets the vCPUs run. Reply: at once; VMM_EVENT_ENTERED follows. */
+	/* Lets the vCPUs run. arg0 enum vmm_resume_flags. Reply: at once; VMM_EVENT_ENTERED
+	   follows. */
 	VMM_OP_RESUME = 5,
 
 	/* Stops the vCPUs. Reply: when all have left KVM_RUN and devices are quiet (block I/O
@@ -80,6 +83,11 @@ enum vmm_op {
 	/* Answer to VMM_EVENT_CONNECT. arg0 its id, result 0 or -errno. fds: stream when result is
 	   0. No reply. */
 	VMM_OP_CONNECTED = 8,
+
+	/* Counts since CREATE. Reply: arg0 KVM_RUN returns, arg1 of them port accesses, arg2 MMIO,
+	 * arg3 instructions stepped for kvm-pvm, arg4 bytes the guest has given back (balloon and
+	 * free page reporting). */
+	VMM_OP_COUNTERS = 9,
 
 	/* Event: the first vCPU is about to enter the guest after a RESUME. arg0 CLOCK_MONOTONIC
 	   ns. */
@@ -97,8 +105,16 @@ enum vmm_op {
 #define VMM_CONNECTS_MAX 64
 
 enum vmm_create_flags {
-	VMM_CREATE_SHARED =
-		1 << 0, /* map the memory shared and writable (boot), not private (restore) */
+	/* Map the memory shared and writable (boot), not private (restore). */
+	VMM_CREATE_SHARED = 1 << 0,
+	/* The memory has holes that are still to be filled: not with VMM_CREATE_SHARED. */
+	VMM_CREATE_LAZY = 1 << 1,
+};
+
+enum vmm_resume_flags {
+	/* All threads of the VMM go to nice 0: somebody waits for this VM. Restores nobody waits
+	 * for are started at a higher nice value. */
+	VMM_RESUME_FOREGROUND = 1 << 0,
 };
 
 enum vmm_exit_reason {
@@ -113,46 +129,3 @@ enum vmm_host_kind {
 	VMM_HOST_SVM = 2,
 	VMM_HOST_PVM = 3,
 };
-
-#define VMM_ARGS 6
-
-/* On the wire as it stands here; x86-64 is little-endian. */
-struct vmm_message {
-	uint32_t op;	   /* enum vmm_op */
-	int32_t result;	   /* 0 or -errno; 0 in requests */
-	uint64_t sequence; /* chosen by the requester, >= 1; 0 in events */
-	uint64_t arg[VMM_ARGS];
-	uint32_t text_length; /* bytes of text in use, <= VMM_TEXT_MAX; not NUL-terminated on the
-				 wire */
-	uint32_t reserved;    /* 0 */
-	char text[VMM_TEXT_MAX +
-		  1]; /* NUL-terminated by the receiver; only text_length bytes are sent */
-};
-
-_Static_assert(offsetof(struct vmm_message, text) == 72, "wire layout");
-
-/* The most descriptors a message carries: memory, console, listener, disks. */
-#define VMM_FDS_MAX (3 + VMM_DISKS_MAX)
-
-/* Sends one message (text_length and text must be set). fds are borrowed. 0 or -errno (-EAGAIN on a
- * full non-blocking socket). */
-int vmm_control_send(int socket, const struct vmm_message *message, const int *fds, size_t n_fds);
-
-/*
- * Receives one message; blocks when the socket does. Validates size, text and reserved fields.
- * 1: a message, fds owned by the caller. 0: the peer closed. <0: -errno; -EBADMSG for a malformed
- * packet.
- */
-int vmm_control_receive(int socket, struct vmm_message *ret_message, int fds[VMM_FDS_MAX],
-			size_t *ret_n_fds);
-
-/*
- * Blocking helper for tests, the builder and the doctor: sends a request with the given sequence
- * and waits for its reply. Events that arrive meanwhile go to on_event (may be NULL; then they are
- * dropped). timeout_ms < 0 waits for ever. 0 with *ret_reply (may be NULL), the reply's -errno with
- * its text in error, -ETIMEDOUT, or -ECONNRESET when the VMM is gone.
- */
-typedef void (*vmm_control_event_fn)(void *userdata, const struct vmm_message *event);
-int vmm_control_call(int socket, const struct vmm_message *request, const int *fds, size_t n_fds,
-		     int timeout_ms, vmm_control_event_fn on_event, void *userdata,
-		     struct vmm_message *ret_reply, struct base_error *error);

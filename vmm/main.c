@@ -33,10 +33,10 @@
 
 /* A request as its handlers see it. */
 struct request {
-	const struct vmm_message *message;
+	const struct base_message *message;
 	int *fds; /* owned by the dispatcher; a handler that takes one leaves -1 */
 	size_t n_fds;
-	struct vmm_message reply;
+	struct base_message reply;
 	struct base_error error;
 };
 
@@ -54,29 +54,22 @@ static void stop(struct program *program, int exit_status)
 	program->exit_status = exit_status;
 }
 
-static void set_text(struct vmm_message *message, const char *text)
-{
-	message->text_length = (uint32_t)MIN(strlen(text), (size_t)VMM_TEXT_MAX);
-	memcpy(message->text, text, message->text_length);
-	message->text[message->text_length] = '\0';
-}
-
 /* On a vCPU thread. The socket's timeout bounds the send. */
 static void on_entered(void *userdata, uint64_t monotonic_ns)
 {
-	struct vmm_message event = { .op = VMM_EVENT_ENTERED, .arg = { monotonic_ns } };
+	struct base_message event = { .op = VMM_EVENT_ENTERED, .arg = { monotonic_ns } };
 
 	(void)userdata;
 	/* Failing: the socket is closed or stuck; the main thread finds out and ends the VM. */
-	(void)vmm_control_send(VMM_CONTROL_FD, &event, NULL, 0);
+	(void)base_message_send(VMM_CONTROL_FD, &event, NULL, 0);
 }
 
 static int on_vsock_connect(void *userdata, uint64_t id, uint32_t port)
 {
-	struct vmm_message event = { .op = VMM_EVENT_CONNECT, .arg = { id, port } };
+	struct base_message event = { .op = VMM_EVENT_CONNECT, .arg = { id, port } };
 
 	(void)userdata;
-	return vmm_control_send(VMM_CONTROL_FD, &event, NULL, 0);
+	return base_message_send(VMM_CONTROL_FD, &event, NULL, 0);
 }
 
 static int wrong_state(struct request *request, const char *text)
@@ -352,9 +345,9 @@ static void serve(struct program *program, struct request *request)
 	request->reply.result = r;
 	if (r < 0) {
 		memset(request->reply.arg, 0, sizeof(request->reply.arg));
-		set_text(&request->reply, request->error.text);
+		base_message_set_text(&request->reply, request->error.text);
 	}
-	r = vmm_control_send(VMM_CONTROL_FD, &request->reply, NULL, 0);
+	r = base_message_send(VMM_CONTROL_FD, &request->reply, NULL, 0);
 	if (r < 0) {
 		log_error("answering a request: %s", strerror(-r));
 		stop(program, EXIT_FAILURE);
@@ -364,12 +357,12 @@ static void serve(struct program *program, struct request *request)
 static void on_control(struct vmm_source *source, uint32_t events)
 {
 	struct program *program = source->userdata;
-	struct vmm_message message;
-	int fds[VMM_FDS_MAX];
+	struct base_message message;
+	int fds[BASE_MESSAGE_FDS_MAX];
 	struct request request = { .message = &message, .fds = fds };
 	int r;
 
-	r = vmm_control_receive(VMM_CONTROL_FD, &message, fds, &request.n_fds);
+	r = base_message_receive(VMM_CONTROL_FD, &message, fds, &request.n_fds);
 	if (r == -EAGAIN) {
 		return;
 	}
@@ -392,12 +385,12 @@ static void on_control(struct vmm_source *source, uint32_t events)
  * starter shall find the event first and the end after it. */
 static void discard_requests(void)
 {
-	struct vmm_message message;
-	int fds[VMM_FDS_MAX];
+	struct base_message message;
+	int fds[BASE_MESSAGE_FDS_MAX];
 	size_t n_fds = 0;
 
 	(void)shutdown(VMM_CONTROL_FD, SHUT_RD);
-	while (vmm_control_receive(VMM_CONTROL_FD, &message, fds, &n_fds) > 0) {
+	while (base_message_receive(VMM_CONTROL_FD, &message, fds, &n_fds) > 0) {
 		for (size_t i = 0; i < n_fds; i++) {
 			base_fd_close(fds[i]);
 		}
@@ -408,14 +401,14 @@ static void on_over(struct vmm_source *source, uint32_t events)
 {
 	struct program *program = source->userdata;
 	struct vmm_vm *vm = &program->vm;
-	struct vmm_message event = {
+	struct base_message event = {
 		.op = VMM_EVENT_EXITED,
 		.arg = { (uint64_t)vm->over_reason, (uint64_t)vm->over_code },
 	};
 	int r;
 
-	set_text(&event, vm->over_text.text);
-	r = vmm_control_send(VMM_CONTROL_FD, &event, NULL, 0);
+	base_message_set_text(&event, vm->over_text.text);
+	r = base_message_send(VMM_CONTROL_FD, &event, NULL, 0);
 	if (r < 0) {
 		log_error("saying that the VM is over: %s", strerror(-r));
 	}

@@ -96,7 +96,7 @@ int harness_stop(struct harness_vm *vm)
 	return status;
 }
 
-static void on_event(void *userdata, const struct vmm_message *event)
+static void on_event(void *userdata, const struct base_message *event)
 {
 	struct harness_vm *vm = userdata;
 
@@ -114,21 +114,21 @@ static void on_event(void *userdata, const struct vmm_message *event)
 int harness_call(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, size_t n_args,
 		 const int *fds, size_t n_fds, const char *text)
 {
-	struct vmm_message request = { .op = op, .sequence = ++vm->sequence };
+	struct base_message request = { .op = op, .sequence = ++vm->sequence };
 
 	for (size_t i = 0; i < n_args; i++) {
 		request.arg[i] = args[i];
 	}
 	if (text) {
 		request.text_length = (uint32_t)strlen(text);
-		if (request.text_length > VMM_TEXT_MAX) {
+		if (request.text_length > BASE_MESSAGE_TEXT_MAX) {
 			return -E2BIG;
 		}
 		memcpy(request.text, text, request.text_length);
 	}
 	vm->error.text[0] = '\0';
-	return vmm_control_call(vm->control, &request, fds, n_fds, HARNESS_TIMEOUT_MS, on_event, vm,
-				&vm->reply, &vm->error);
+	return base_message_call(vm->control, "VMM", &request, fds, n_fds, HARNESS_TIMEOUT_MS,
+				 on_event, vm, &vm->reply, NULL, &vm->error);
 }
 
 static int make_memory(struct harness_vm *vm, const struct harness_params *params, int *ret_pass)
@@ -148,7 +148,7 @@ int harness_create(struct harness_vm *vm, const struct harness_params *params)
 {
 	_cleanup_fd_ int no_listener = -1;
 	_cleanup_fd_ int read_only = -1;
-	int fds[VMM_FDS_MAX];
+	int fds[BASE_MESSAGE_FDS_MAX];
 	int r;
 
 	r = harness_spawn(vm);
@@ -170,7 +170,7 @@ int harness_create(struct harness_vm *vm, const struct harness_params *params)
 		fds[3 + i] = params->disk_fds[i];
 	}
 
-	uint64_t args[VMM_ARGS] = {
+	uint64_t args[BASE_MESSAGE_ARGS] = {
 		vm->memory_bytes,
 		params->n_vcpus ? params->n_vcpus : 1,
 		vm->private_memory ? 0 : VMM_CREATE_SHARED,
@@ -179,7 +179,8 @@ int harness_create(struct harness_vm *vm, const struct harness_params *params)
 		params->cid ? params->cid : 3,
 	};
 
-	return harness_call(vm, VMM_OP_CREATE, args, VMM_ARGS, fds, 3 + params->n_disks, NULL);
+	return harness_call(vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, 3 + params->n_disks,
+			    NULL);
 }
 
 int harness_boot(struct harness_vm *vm, const char *kernel, const char *initramfs,
@@ -249,8 +250,8 @@ int harness_save(struct harness_vm *vm, int *ret_state_fd, int *ret_memory_fd)
 static int receive_event(struct harness_vm *vm, int timeout_ms)
 {
 	struct pollfd item = { .fd = vm->control, .events = POLLIN };
-	struct vmm_message message;
-	int fds[VMM_FDS_MAX];
+	struct base_message message;
+	int fds[BASE_MESSAGE_FDS_MAX];
 	size_t n_fds = 0;
 	int r;
 
@@ -258,7 +259,7 @@ static int receive_event(struct harness_vm *vm, int timeout_ms)
 	if (r == 0) {
 		return -ETIMEDOUT;
 	}
-	r = vmm_control_receive(vm->control, &message, fds, &n_fds);
+	r = base_message_receive(vm->control, &message, fds, &n_fds);
 	if (r == 0) {
 		return -ECONNRESET;
 	}

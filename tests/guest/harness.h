@@ -44,9 +44,9 @@ struct harness_vm {
 	bool is_over;
 	enum vmm_exit_reason over_reason;
 	int over_code;
-	char over_text[VMM_TEXT_MAX + 1];
+	char over_text[BASE_MESSAGE_TEXT_MAX + 1];
 	struct base_error error;
-	struct vmm_message reply; /* to the last call */
+	struct base_message reply; /* to the last call */
 };
 
 /* The program: $WARMBOX_VMM, or the one of this build. */

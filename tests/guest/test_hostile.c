@@ -255,7 +255,7 @@ static void test_other_compressions(void **state)
 static void test_boot_arguments(void **state)
 {
 	_cleanup_fd_ int kernel = -1, huge = -1;
-	char text[VMM_TEXT_MAX + 1];
+	char text[BASE_MESSAGE_TEXT_MAX + 1];
 	struct harness_params params = {};
 
 	kernel = open(tiny_path("exit"), O_RDONLY | O_CLOEXEC);
@@ -418,7 +418,7 @@ static void test_wrong_order(void **state)
 	_cleanup_fd_ int file = file_of("x", 1);
 	int fds[2] = { file, file };
 	struct harness_params params = {};
-	uint64_t args[VMM_ARGS] = { MIB(4), 1, 0, 0, 0, 3 };
+	uint64_t args[BASE_MESSAGE_ARGS] = { MIB(4), 1, 0, 0, 0, 3 };
 
 	assert_int_equal(harness_spawn(&vm), 0);
 	assert_int_equal(harness_call(&vm, VMM_OP_BOOT, NULL, 0, fds, 1, ""), -EBUSY);
@@ -430,15 +430,16 @@ static void test_wrong_order(void **state)
 	assert_int_equal(harness_call(&vm, (enum vmm_op)99, NULL, 0, NULL, 0, NULL), -ENOSYS);
 	/* An answer that nobody asked for has no reply and does no harm. */
 	{
-		struct vmm_message message = { .op = VMM_OP_CONNECTED, .sequence = 7 };
+		struct base_message message = { .op = VMM_OP_CONNECTED, .sequence = 7 };
 
-		assert_int_equal(vmm_control_send(vm.control, &message, fds, 1), 0);
+		assert_int_equal(base_message_send(vm.control, &message, fds, 1), 0);
 	}
 	assert_int_equal(harness_resume(&vm), -EBUSY);
 	harness_stop(&vm);
 
 	boot_tiny(&vm, "memory", 1, 0);
-	assert_int_equal(harness_call(&vm, VMM_OP_CREATE, args, VMM_ARGS, NULL, 0, NULL), -EBUSY);
+	assert_int_equal(harness_call(&vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, NULL, 0, NULL),
+			 -EBUSY);
 	assert_int_equal(harness_call(&vm, VMM_OP_BOOT, NULL, 0, fds, 1, ""), -EBUSY);
 	assert_int_equal(harness_call(&vm, VMM_OP_LOAD, NULL, 0, fds, 1, NULL), -EBUSY);
 	assert_int_equal(harness_call(&vm, VMM_OP_SAVE, NULL, 0, fds, 1, NULL), -EBUSY);
@@ -462,7 +463,7 @@ static void test_create_arguments(void **state)
 {
 	_cleanup_fd_ int memory = -1;
 	static const struct {
-		uint64_t args[VMM_ARGS];
+		uint64_t args[BASE_MESSAGE_ARGS];
 		size_t n_fds;
 	} bad[] = {
 		{ { MIB(4) + 1, 1, 0, 0, 0, 3 }, 3 }, /* no whole pages */
@@ -491,8 +492,8 @@ static void test_create_arguments(void **state)
 		int r;
 
 		assert_int_equal(harness_spawn(&vm), 0);
-		r = harness_call(&vm, VMM_OP_CREATE, bad[i].args, VMM_ARGS, fds, bad[i].n_fds,
-				 NULL);
+		r = harness_call(&vm, VMM_OP_CREATE, bad[i].args, BASE_MESSAGE_ARGS, fds,
+				 bad[i].n_fds, NULL);
 		if (r != -EINVAL || strlen(vm.error.text) == 0) {
 			fail_msg("case %zu: %d: %s", i, r, vm.error.text);
 		}
@@ -519,9 +520,9 @@ static void expect_end(const void *packet, size_t size, size_t n_fds)
 
 static void test_malformed_packets(void **state)
 {
-	const size_t head = offsetof(struct vmm_message, text);
+	const size_t head = offsetof(struct base_message, text);
 	static char large[8192];
-	struct vmm_message message = { .op = VMM_OP_RESUME, .sequence = 1 };
+	struct base_message message = { .op = VMM_OP_RESUME, .sequence = 1 };
 
 	expect_end("x", 1, 0);
 	expect_end(&message, head - 1, 0);
@@ -529,13 +530,13 @@ static void test_malformed_packets(void **state)
 	message.text_length = 5;
 	expect_end(&message, head + 4, 0);
 	expect_end(&message, head + 5, 0); /* NULs in the text */
-	message.text_length = VMM_TEXT_MAX + 1;
+	message.text_length = BASE_MESSAGE_TEXT_MAX + 1;
 	expect_end(&message, sizeof(message), 0);
 	message.text_length = 0;
 	message.reserved = 1;
 	expect_end(&message, head, 0);
 	message.reserved = 0;
-	expect_end(&message, head, VMM_FDS_MAX + 1);
+	expect_end(&message, head, BASE_MESSAGE_FDS_MAX + 1);
 	expect_end(large, sizeof(large), 0);
 }
 

@@ -74,7 +74,7 @@ static void stops_what_hangs(void **state)
 
 static void refuses_a_long_command_line(void **state)
 {
-	char text[VMM_TEXT_MAX + 2];
+	char text[BASE_MESSAGE_TEXT_MAX + 2];
 	struct base_error error = {};
 	struct cli_vm vm;
 

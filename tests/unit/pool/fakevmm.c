@@ -88,18 +88,18 @@ static bool is_chosen(void)
 	return mine <= (off_t)times;
 }
 
-static void send_message(const struct vmm_message *message, int fd)
+static void send_message(const struct base_message *message, int fd)
 {
-	if (vmm_control_send(VMM_CONTROL_FD, message, &fd, fd >= 0 ? 1 : 0) < 0) {
+	if (base_message_send(VMM_CONTROL_FD, message, &fd, fd >= 0 ? 1 : 0) < 0) {
 		_exit(0); /* the manager has gone */
 	}
 }
 
-static void reply(const struct vmm_message *request, int result, const char *text)
+static void reply(const struct base_message *request, int result, const char *text)
 {
-	struct vmm_message answer = { .op = request->op,
-				      .sequence = request->sequence,
-				      .result = result };
+	struct base_message answer = { .op = request->op,
+				       .sequence = request->sequence,
+				       .result = result };
 
 	answer.text_length = (uint32_t)snprintf(answer.text, sizeof(answer.text), "%s", text);
 	if (request->op == VMM_OP_CREATE) {
@@ -116,7 +116,7 @@ static void reply(const struct vmm_message *request, int result, const char *tex
 
 static void send_event(uint32_t op, uint64_t arg0, uint64_t arg1, const char *text)
 {
-	struct vmm_message event = { .op = op, .arg = { arg0, arg1 } };
+	struct base_message event = { .op = op, .arg = { arg0, arg1 } };
 
 	event.text_length = (uint32_t)snprintf(event.text, sizeof(event.text), "%s", text);
 	send_message(&event, -1);
@@ -141,7 +141,7 @@ static unsigned count_fds(void)
 }
 
 /* NULL, or what is not as it should be. */
-static const char *check_create(const struct vmm_message *create, const int *fds, size_t n_fds)
+static const char *check_create(const struct base_message *create, const int *fds, size_t n_fds)
 {
 	struct stat status;
 	int listening = 0;
@@ -232,10 +232,10 @@ static void apply_identity(void)
 
 /* The faults of one request: `<name>-error`, `-die`, `-silent`, `-sequence`, `-op`, `-twice`,
  * `-short`, `-fd`. True when it must not be answered. */
-static bool spoil(const char *name, const struct vmm_message *request)
+static bool spoil(const char *name, const struct base_message *request)
 {
 	size_t length = strlen(name);
-	struct vmm_message answer = { .op = request->op, .sequence = request->sequence };
+	struct base_message answer = { .op = request->op, .sequence = request->sequence };
 
 	if (strncmp(fault, name, length) != 0 || fault[length] != '-') {
 		return false;
@@ -269,7 +269,7 @@ static bool spoil(const char *name, const struct vmm_message *request)
 	return true;
 }
 
-static void on_claimed(const struct vmm_message *request)
+static void on_claimed(const struct base_message *request)
 {
 	if (spoil("claim", request)) {
 		return;
@@ -298,7 +298,7 @@ static void on_claimed(const struct vmm_message *request)
 	}
 }
 
-static void on_resume(const struct vmm_message *request)
+static void on_resume(const struct base_message *request)
 {
 	if (n_resumes++ > 0) {
 		on_claimed(request);
@@ -312,7 +312,7 @@ static void on_resume(const struct vmm_message *request)
 	apply_identity();
 }
 
-static void on_message(const struct vmm_message *message, const int *fds, size_t n_fds)
+static void on_message(const struct base_message *message, const int *fds, size_t n_fds)
 {
 	switch (message->op) {
 	case VMM_OP_ATTACH:
@@ -348,18 +348,18 @@ static void on_message(const struct vmm_message *message, const int *fds, size_t
 	}
 }
 
-static void take_message(struct vmm_message *message, int fds[VMM_FDS_MAX], size_t *n_fds)
+static void take_message(struct base_message *message, int fds[BASE_MESSAGE_FDS_MAX], size_t *n_fds)
 {
 	*n_fds = 0;
-	if (vmm_control_receive(VMM_CONTROL_FD, message, fds, n_fds) <= 0) {
+	if (base_message_receive(VMM_CONTROL_FD, message, fds, n_fds) <= 0) {
 		_exit(0);
 	}
 }
 
 static void start(void)
 {
-	struct vmm_message create, load;
-	int create_fds[VMM_FDS_MAX], load_fds[VMM_FDS_MAX];
+	struct base_message create, load;
+	int create_fds[BASE_MESSAGE_FDS_MAX], load_fds[BASE_MESSAGE_FDS_MAX];
 	size_t n_create, n_load;
 	unsigned stray = count_fds() - 1 /* control */;
 
@@ -417,8 +417,8 @@ int main(void)
 			return 96;
 		}
 		if (items[0].revents) {
-			struct vmm_message message;
-			int fds[VMM_FDS_MAX];
+			struct base_message message;
+			int fds[BASE_MESSAGE_FDS_MAX];
 			size_t n_fds;
 
 			take_message(&message, fds, &n_fds);
