@@ -137,7 +137,8 @@ static bool read_file(const struct snapshot *snapshot, uint8_t *buffer, uint64_t
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", snapshot_memory_fd(snapshot));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d",
+		 snapshot_memory_fd(snapshot_memory(snapshot)));
 
 	_cleanup_fd_ int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	bool direct = fd >= 0;
@@ -157,7 +158,7 @@ static bool read_file(const struct snapshot *snapshot, uint8_t *buffer, uint64_t
 }
 
 struct decode {
-	const struct snapshot *snapshot;
+	const struct snapshot_memory *memory;
 	const uint8_t *file;
 	uint8_t *image;
 	atomic_uint_fast64_t next;
@@ -171,15 +172,15 @@ static void *decode_chunks(void *userdata)
 	for (;;) {
 		uint64_t n = atomic_fetch_add(&decode->next, 1);
 
-		if (n >= snapshot_chunk_count(decode->snapshot)) {
+		if (n >= snapshot_memory_chunk_count(decode->memory)) {
 			return NULL;
 		}
 
-		const struct snapshot_chunk *chunk = snapshot_chunk(decode->snapshot, n);
+		const struct snapshot_chunk *chunk = snapshot_memory_chunk(decode->memory, n);
 
 		if (chunk->encoding != SNAPSHOT_CHUNK_ZERO &&
-		    snapshot_chunk_decode(decode->snapshot, n, decode->file + chunk->offset,
-					  decode->image + n * SNAPSHOT_CHUNK_BYTES, NULL) < 0) {
+		    snapshot_memory_decode(decode->memory, n, decode->file + chunk->offset,
+					   decode->image + n * SNAPSHOT_CHUNK_BYTES, NULL) < 0) {
 			atomic_store(&decode->failed, true);
 		}
 	}
@@ -191,7 +192,7 @@ static int decode_all(const struct snapshot *snapshot, const uint8_t *file, uint
 	unsigned n_threads =
 		(unsigned)MIN(MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L), (long)DECODE_THREADS_MAX);
 	pthread_t threads[DECODE_THREADS_MAX];
-	struct decode decode = { .snapshot = snapshot, .file = file };
+	struct decode decode = { .memory = snapshot_memory(snapshot), .file = file };
 	_cleanup_fd_ int fd = -1;
 	unsigned started = 0;
 	int r = base_fd_memfd("bench", bytes, &fd);

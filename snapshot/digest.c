@@ -55,6 +55,18 @@ void snapshot_digest_text(const void *data, size_t size,
 	snapshot_hex(bytes, sizeof(bytes), ret_digest);
 }
 
+int snapshot_digest_check(const char *field, const void *data, size_t size, const char *expected,
+			  struct base_error *error)
+{
+	char digest[SNAPSHOT_DIGEST_LENGTH + 1];
+
+	snapshot_digest_text(data, size, digest);
+	if (strcmp(digest, expected) != 0) {
+		return base_error_set(error, -EBADMSG, "%s: digest: the content is damaged", field);
+	}
+	return 0;
+}
+
 int snapshot_digest_fd(int fd, char ret_digest[SNAPSHOT_DIGEST_LENGTH + 1],
 		       struct base_error *error)
 {

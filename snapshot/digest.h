@@ -13,6 +13,10 @@ void snapshot_digest_bytes(const void *data, size_t size,
 void snapshot_digest_text(const void *data, size_t size,
 			  char ret_digest[SNAPSHOT_DIGEST_LENGTH + 1]);
 
+/* 0, or -EBADMSG with "<field>: digest: why" when the buffer does not have this digest. */
+int snapshot_digest_check(const char *field, const void *data, size_t size, const char *expected,
+			  struct base_error *error);
+
 /* Lower-case hexadecimal of size bytes, NUL-terminated. */
 void snapshot_hex(const uint8_t *data, size_t size, char *ret_text);
 

@@ -5,9 +5,10 @@
  *
  * Under the store's shared lock the name is resolved and the three files are opened; after that
  * nobody's removal matters. Each file is then read once: the manifest is decoded and checked, the
- * state goes through a buffer into a sealed memfd, the chunk table into memory. What was checked is
- * what is used later. The data of the chunks is checked when it is decoded. Every fault is -EBADMSG
- * and names snapshot, file and field. An open snapshot is immutable: any thread may use it.
+ * state goes through a buffer into a sealed memfd, the chunk table into memory (memory.c). What was
+ * checked is what is used later. The data of the chunks is checked when it is decoded. Every fault
+ * is -EBADMSG and names snapshot, file and field. An open snapshot is immutable: any thread may use
+ * it.
  */
 
 #include "snapshot/store.h"
@@ -15,9 +16,7 @@
 #include "base/fd.h"
 #include "snapshot/digest.h"
 #include "snapshot/manifest.h"
-#include "snapshot/table.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -28,9 +27,7 @@
 struct snapshot {
 	struct snapshot_manifest manifest;
 	int state_fd;
-	int memory_fd;
-	uint64_t n_chunks;
-	struct snapshot_chunk *chunks; /* owned */
+	struct snapshot_memory *memory; /* owned */
 };
 
 struct files {
@@ -124,46 +121,12 @@ static int open_files(struct snapshot_store *store, const char *name_or_id,
 					&files->memory_bytes, error);
 }
 
-static int read_whole(const char *file, int fd, size_t size, uint8_t **ret_data,
-		      struct base_error *error)
-{
-	_cleanup_free_ uint8_t *data = malloc(size);
-
-	if (!data) {
-		return base_error_set_errno(error, -ENOMEM, "%s", file);
-	}
-
-	int r = base_fd_pread_full(fd, data, size, 0);
-
-	if (r == -ENODATA) {
-		return base_error_set(error, -EBADMSG, "%s: size: the file was cut while open",
-				      file);
-	}
-	if (r < 0) {
-		return base_error_set_errno(error, r, "%s: cannot read it", file);
-	}
-	*ret_data = TAKE_PTR(data);
-	return 0;
-}
-
 static int check_size(const char *file, uint64_t size, uint64_t expected, struct base_error *error)
 {
 	if (size != expected) {
 		return base_error_set(error, -EBADMSG,
 				      "%s: size: %" PRIu64 " bytes instead of %" PRIu64, file, size,
 				      expected);
-	}
-	return 0;
-}
-
-static int check_digest(const char *field, const void *data, size_t size, const char *expected,
-			struct base_error *error)
-{
-	char digest[SNAPSHOT_DIGEST_LENGTH + 1];
-
-	snapshot_digest_text(data, size, digest);
-	if (strcmp(digest, expected) != 0) {
-		return base_error_set(error, -EBADMSG, "%s: digest: the content is damaged", field);
 	}
 	return 0;
 }
@@ -178,11 +141,11 @@ static int load_state(struct snapshot *snapshot, const struct files *files,
 	if (r < 0) {
 		return r;
 	}
-	r = read_whole("state", files->state_fd, m->state_bytes, &data, error);
+	r = snapshot_store_read_start("state", files->state_fd, m->state_bytes, &data, error);
 	if (r < 0) {
 		return r;
 	}
-	r = check_digest("state", data, m->state_bytes, m->state_digest, error);
+	r = snapshot_digest_check("state", data, m->state_bytes, m->state_digest, error);
 	if (r < 0) {
 		return r;
 	}
@@ -196,38 +159,30 @@ static int load_state(struct snapshot *snapshot, const struct files *files,
 	return r < 0 ? base_error_set_errno(error, r, "cannot make a memfd of the state") : 0;
 }
 
-static int load_table(struct snapshot *snapshot, struct files *files, struct base_error *error)
+static int load_memory(struct snapshot *snapshot, const struct files *files,
+		       struct base_error *error)
 {
 	const struct snapshot_manifest *m = &snapshot->manifest;
-	uint64_t n_chunks = snapshot_format_chunk_count(m->memory_bytes);
-	/* At most the size of the file: the manifest was checked for that. */
-	uint64_t table_bytes = snapshot_format_data_offset(n_chunks);
-	uint64_t stored = 0;
-	_cleanup_free_ uint8_t *data = NULL;
 	int r = check_size("memory", files->memory_bytes, m->memory_file_bytes, error);
 
 	if (r < 0) {
 		return r;
 	}
-	r = read_whole("memory", files->memory_fd, table_bytes, &data, error);
+	r = snapshot_memory_open(files->memory_fd, m->memory_bytes, m->chunk_table_digest,
+				 &snapshot->memory, error);
 	if (r < 0) {
 		return r;
 	}
-	/* Fields first: they say more than a digest does. */
-	r = snapshot_table_decode(data, table_bytes, m->memory_bytes, m->memory_file_bytes,
-				  &snapshot->chunks, &stored, error);
-	if (r < 0) {
-		return r;
-	}
+
+	uint64_t stored = snapshot_memory_stored_chunks(snapshot->memory);
+
 	if (stored != m->stored_chunks) {
 		return base_error_set(error, -EBADMSG,
 				      "memory: chunk table: %" PRIu64
 				      " chunks are stored instead of %" PRIu64,
 				      stored, m->stored_chunks);
 	}
-	snapshot->n_chunks = n_chunks;
-	snapshot->memory_fd = TAKE_FD(files->memory_fd);
-	return check_digest("memory: chunk table", data, table_bytes, m->chunk_table_digest, error);
+	return 0;
 }
 
 static int open_snapshot(struct snapshot_store *store, const char *name_or_id,
@@ -250,7 +205,7 @@ static int open_snapshot(struct snapshot_store *store, const char *name_or_id,
 		r = load_state(snapshot, &files, error);
 	}
 	if (r == 0) {
-		r = load_table(snapshot, &files, error);
+		r = load_memory(snapshot, &files, error);
 	}
 	return r;
 }
@@ -263,7 +218,7 @@ int snapshot_open(struct snapshot_store *store, const char *name_or_id,
 	if (!snapshot) {
 		return base_error_set_errno(error, -ENOMEM, "snapshot");
 	}
-	snapshot->state_fd = snapshot->memory_fd = -1;
+	snapshot->state_fd = -1;
 
 	int r = open_snapshot(store, name_or_id, snapshot, error);
 
@@ -283,8 +238,7 @@ void snapshot_free(struct snapshot *snapshot)
 		return;
 	}
 	base_fd_close(snapshot->state_fd);
-	base_fd_close(snapshot->memory_fd);
-	free(snapshot->chunks);
+	snapshot_memory_free(snapshot->memory);
 	free(snapshot);
 }
 
@@ -298,28 +252,7 @@ int snapshot_state_fd(const struct snapshot *snapshot)
 	return snapshot->state_fd;
 }
 
-int snapshot_memory_fd(const struct snapshot *snapshot)
+const struct snapshot_memory *snapshot_memory(const struct snapshot *snapshot)
 {
-	return snapshot->memory_fd;
-}
-
-uint64_t snapshot_chunk_count(const struct snapshot *snapshot)
-{
-	return snapshot->n_chunks;
-}
-
-const struct snapshot_chunk *snapshot_chunk(const struct snapshot *snapshot, uint64_t n)
-{
-	assert(n < snapshot->n_chunks);
-	return &snapshot->chunks[n];
-}
-
-int snapshot_chunk_decode(const struct snapshot *snapshot, uint64_t n, const void *stored,
-			  void *out, struct base_error *error)
-{
-	assert(n < snapshot->n_chunks);
-	return snapshot_table_decode_chunk(
-		&snapshot->chunks[n], n,
-		snapshot_format_chunk_covers(snapshot->manifest.memory_bytes, n), stored, out,
-		error);
+	return snapshot->memory;
 }

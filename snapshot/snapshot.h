@@ -27,6 +27,8 @@
 
 #define SNAPSHOT_FORMAT_VERSION	  1
 #define SNAPSHOT_CHUNK_BYTES	  KIB(64)
+#define SNAPSHOT_PAGE_BYTES	  KIB(4)
+#define SNAPSHOT_WS_BLOCK_PAGES	  16 /* of the working set, under one checksum */
 #define SNAPSHOT_NAME_MAX	  64 /* template names: [a-z0-9][a-z0-9._-]*, at most this many bytes */
 #define SNAPSHOT_ID_LENGTH	  32 /* 128 random bits in lower-case hexadecimal */
 #define SNAPSHOT_DIGEST_LENGTH	  32 /* XXH3-128 in lower-case hexadecimal */
@@ -159,8 +161,15 @@ const struct snapshot_manifest *snapshot_manifest(const struct snapshot *snapsho
  * restore: read it with pread(), since all who hold it share one offset. */
 int snapshot_state_fd(const struct snapshot *snapshot);
 
-/* The memory file; borrowed, read-only, offsets as in the chunks. */
-int snapshot_memory_fd(const struct snapshot *snapshot);
+/* Its memory; borrowed. */
+const struct snapshot_memory *snapshot_memory(const struct snapshot *snapshot);
+
+/* --- the memory file --- */
+
+/* Where each chunk of guest memory lies in a memory file, and the working set: the pages that a
+ * sandbox needs first, stored once more, raw and one after the other. Immutable: any thread may use
+ * it. */
+struct snapshot_memory;
 
 enum snapshot_encoding {
 	SNAPSHOT_CHUNK_ZERO = 0, /* not stored; offset and length are 0 */
@@ -175,14 +184,41 @@ struct snapshot_chunk {
 	uint64_t checksum; /* XXH3-64 of the decoded chunk */
 };
 
+/* Reads and checks everything in front of the data. fd is borrowed: the object keeps a duplicate.
+ * memory_bytes and table_digest are those of the manifest. -EBADMSG says "memory: <field>: why". */
+int snapshot_memory_open(int fd, uint64_t memory_bytes, const char *table_digest,
+			 struct snapshot_memory **ret_memory, struct base_error *error);
+void snapshot_memory_free(struct snapshot_memory *memory);
+BASE_DEFINE_CLEANUP(struct snapshot_memory *, snapshot_memory_free)
+
+/* The file; borrowed, read-only, offsets as in the chunks. */
+int snapshot_memory_fd(const struct snapshot_memory *memory);
+/* Bytes of guest memory. */
+uint64_t snapshot_memory_bytes(const struct snapshot_memory *memory);
+
 /* Chunk n covers guest memory from n * SNAPSHOT_CHUNK_BYTES; the last may be shorter. */
-uint64_t snapshot_chunk_count(const struct snapshot *snapshot);
+uint64_t snapshot_memory_chunk_count(const struct snapshot_memory *memory);
+/* How many of them are stored. */
+uint64_t snapshot_memory_stored_chunks(const struct snapshot_memory *memory);
 /* Already validated: inside the file, not overlapping the table, length within bounds. */
-const struct snapshot_chunk *snapshot_chunk(const struct snapshot *snapshot, uint64_t n);
+const struct snapshot_chunk *snapshot_memory_chunk(const struct snapshot_memory *memory,
+						   uint64_t n);
 /* Decodes stored bytes (chunk->length of them) of chunk n to out (as many bytes as the chunk
  * covers) and checks the checksum; -EBADMSG. */
-int snapshot_chunk_decode(const struct snapshot *snapshot, uint64_t n, const void *stored,
-			  void *out, struct base_error *error);
+int snapshot_memory_decode(const struct snapshot_memory *memory, uint64_t n, const void *stored,
+			   void *out, struct base_error *error);
+
+/* The working set: page numbers (guest address / SNAPSHOT_PAGE_BYTES), all inside guest memory,
+ * none twice, in the order in which they are wanted; as many as snapshot_memory_ws_pages(), 0 when
+ * the template has none. A page that is all zero is not in it. */
+uint64_t snapshot_memory_ws_pages(const struct snapshot_memory *memory);
+const uint32_t *snapshot_memory_ws(const struct snapshot_memory *memory);
+/* Where its pages begin in the file, without a gap; a multiple of SNAPSHOT_PAGE_BYTES. */
+uint64_t snapshot_memory_ws_offset(const struct snapshot_memory *memory);
+/* Checks the content of block b, pages b * SNAPSHOT_WS_BLOCK_PAGES and on of the working set (the
+ * last block may have fewer), against its checksum; -EBADMSG. */
+int snapshot_memory_ws_check(const struct snapshot_memory *memory, uint64_t block, const void *data,
+			     struct base_error *error);
 
 /* Reads everything: all digests, all chunks, all disks. 0 or the first fault found. */
 int snapshot_verify(struct snapshot_store *store, const char *name, struct base_error *error);

@@ -68,6 +68,11 @@ BASE_DEFINE_CLEANUP(DIR *, closedir)
 int snapshot_store_open_file(int dir_fd, const char *name, int *ret_fd, uint64_t *ret_size,
 			     struct base_error *error);
 
+/* Reads the first size bytes of a file that is called `file` in messages; owned by the caller.
+ * -EBADMSG: it has not so many. */
+int snapshot_store_read_start(const char *file, int fd, size_t size, uint8_t **ret_data,
+			      struct base_error *error);
+
 /* Reads and decodes the manifest in a snapshot's directory. */
 int snapshot_store_read_manifest(int dir_fd, struct snapshot_manifest *ret_manifest,
 				 struct base_error *error);

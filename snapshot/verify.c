@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
-static int verify_chunks(const struct snapshot *snapshot, struct base_error *error)
+static int verify_chunks(const struct snapshot_memory *memory, struct base_error *error)
 {
 	_cleanup_free_ uint8_t *stored = malloc(SNAPSHOT_CHUNK_BYTES);
 	_cleanup_free_ uint8_t *decoded = malloc(SNAPSHOT_CHUNK_BYTES);
@@ -20,16 +20,16 @@ static int verify_chunks(const struct snapshot *snapshot, struct base_error *err
 	if (!stored || !decoded) {
 		return base_error_set_errno(error, -ENOMEM, "memory");
 	}
-	for (uint64_t n = 0; n < snapshot_chunk_count(snapshot); n++) {
-		const struct snapshot_chunk *chunk = snapshot_chunk(snapshot, n);
-		int r = base_fd_pread_full(snapshot_memory_fd(snapshot), stored, chunk->length,
+	for (uint64_t n = 0; n < snapshot_memory_chunk_count(memory); n++) {
+		const struct snapshot_chunk *chunk = snapshot_memory_chunk(memory, n);
+		int r = base_fd_pread_full(snapshot_memory_fd(memory), stored, chunk->length,
 					   (off_t)chunk->offset);
 
 		if (r < 0) {
 			return base_error_set_errno(error, r == -ENODATA ? -EBADMSG : r,
 						    "memory: data: cannot read it");
 		}
-		r = snapshot_chunk_decode(snapshot, n, stored, decoded, error);
+		r = snapshot_memory_decode(memory, n, stored, decoded, error);
 		if (r < 0) {
 			return r;
 		}
@@ -68,7 +68,7 @@ int snapshot_verify(struct snapshot_store *store, const char *name, struct base_
 	if (r < 0) {
 		return r;
 	}
-	r = verify_chunks(snapshot, error);
+	r = verify_chunks(snapshot_memory(snapshot), error);
 
 	const struct snapshot_manifest *manifest = snapshot_manifest(snapshot);
 

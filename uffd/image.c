@@ -55,9 +55,9 @@ struct buffer {
 };
 
 struct loader {
-	const struct snapshot *snapshot; /* borrowed */
-	int image_fd;			 /* owned */
-	uint8_t *image;			 /* shared mapping of the memfd; owned */
+	const struct snapshot_memory *memory; /* borrowed */
+	int image_fd;			      /* owned */
+	uint8_t *image;			      /* shared mapping of the memfd; owned */
 	uint64_t image_bytes;
 
 	/* The calling thread's. */
@@ -110,7 +110,7 @@ static int decode_job(struct loader *loader, const struct buffer *buffer, uint64
 	const struct job *job = &buffer->job;
 
 	for (uint64_t n = job->first_chunk; n < job->end_chunk; n++) {
-		const struct snapshot_chunk *chunk = snapshot_chunk(loader->snapshot, n);
+		const struct snapshot_chunk *chunk = snapshot_memory_chunk(loader->memory, n);
 		uint64_t offset = n * SNAPSHOT_CHUNK_BYTES;
 		uint64_t covers = MIN(SNAPSHOT_CHUNK_BYTES, loader->image_bytes - offset);
 
@@ -118,9 +118,9 @@ static int decode_job(struct loader *loader, const struct buffer *buffer, uint64
 			continue;
 		}
 
-		int r = snapshot_chunk_decode(loader->snapshot, n,
-					      buffer->data + (chunk->offset - job->file_offset),
-					      loader->image + offset, error);
+		int r = snapshot_memory_decode(loader->memory, n,
+					       buffer->data + (chunk->offset - job->file_offset),
+					       loader->image + offset, error);
 
 		if (r < 0) {
 			return r;
@@ -210,12 +210,12 @@ static struct buffer *pop_empty(struct loader *loader, bool wait)
 /* The next run of stored chunks. False at the end. */
 static bool next_job(struct loader *loader, struct job *ret_job)
 {
-	uint64_t n_chunks = snapshot_chunk_count(loader->snapshot);
+	uint64_t n_chunks = snapshot_memory_chunk_count(loader->memory);
 	uint64_t n = loader->next_chunk, end = 0;
 	struct job job = { 0 };
 
 	for (; n < n_chunks; n++) {
-		const struct snapshot_chunk *chunk = snapshot_chunk(loader->snapshot, n);
+		const struct snapshot_chunk *chunk = snapshot_memory_chunk(loader->memory, n);
 
 		if (chunk->encoding == SNAPSHOT_CHUNK_ZERO) {
 			continue;
@@ -271,13 +271,13 @@ static int reap_read(struct loader *loader, struct base_error *error)
 	io_uring_cqe_seen(&loader->ring, cqe);
 	loader->in_flight--;
 	if (n == -EINVAL && loader->read_fd == loader->direct_fd) {
-		loader->read_fd = snapshot_memory_fd(loader->snapshot);
+		loader->read_fd = snapshot_memory_fd(loader->memory);
 	}
 
 	size_t done = n > 0 ? (size_t)n : 0;
 
 	if (done < buffer->job.size) {
-		r = base_fd_pread_full(snapshot_memory_fd(loader->snapshot), buffer->data + done,
+		r = base_fd_pread_full(snapshot_memory_fd(loader->memory), buffer->data + done,
 				       buffer->job.size - done,
 				       (off_t)(buffer->job.file_offset + done));
 		if (r == -ENODATA) {
@@ -334,10 +334,10 @@ static void open_direct(struct loader *loader)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", snapshot_memory_fd(loader->snapshot));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", snapshot_memory_fd(loader->memory));
 	loader->direct_fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	loader->read_fd =
-		loader->direct_fd >= 0 ? loader->direct_fd : snapshot_memory_fd(loader->snapshot);
+		loader->direct_fd >= 0 ? loader->direct_fd : snapshot_memory_fd(loader->memory);
 }
 
 static int make_buffers(struct loader *loader, unsigned n_threads, struct base_error *error)
@@ -519,8 +519,8 @@ int uffd_image_load(const struct snapshot *snapshot, unsigned n_threads, int *re
 	if (!loader) {
 		return base_error_set_errno(error, -ENOMEM, "image");
 	}
-	loader->snapshot = snapshot;
-	loader->image_bytes = snapshot_manifest(snapshot)->memory_bytes;
+	loader->memory = snapshot_memory(snapshot);
+	loader->image_bytes = snapshot_memory_bytes(loader->memory);
 	loader->image_fd = loader->read_fd = loader->direct_fd = -1;
 	pthread_mutex_init(&loader->lock, NULL);
 	pthread_cond_init(&loader->work, NULL);

@@ -160,10 +160,13 @@ static void test_truncation(void **state)
 
 	assert_int_equal(snapshot_open(subject.fixture->store, "subject", &snapshot, NULL), 0);
 	for (uint64_t chunk = 0; chunk < n_chunks; chunk++) {
-		if (snapshot_chunk(snapshot, chunk)->encoding != SNAPSHOT_CHUNK_ZERO) {
-			borders[n++] = snapshot_chunk(snapshot, chunk)->offset;
-			borders[n++] = snapshot_chunk(snapshot, chunk)->offset +
-				       snapshot_chunk(snapshot, chunk)->length / 2;
+		if (snapshot_memory_chunk(snapshot_memory(snapshot), chunk)->encoding !=
+		    SNAPSHOT_CHUNK_ZERO) {
+			borders[n++] =
+				snapshot_memory_chunk(snapshot_memory(snapshot), chunk)->offset;
+			borders[n++] =
+				snapshot_memory_chunk(snapshot_memory(snapshot), chunk)->offset +
+				snapshot_memory_chunk(snapshot_memory(snapshot), chunk)->length / 2;
 		}
 	}
 	snapshot_free(snapshot);

@@ -134,8 +134,9 @@ static void test_all_random(void **state)
 	/* Nothing gets smaller, so everything is raw. */
 	struct snapshot *snapshot = must_open(*state, "template");
 
-	for (uint64_t n = 0; n < snapshot_chunk_count(snapshot); n++) {
-		assert_int_equal(snapshot_chunk(snapshot, n)->encoding, SNAPSHOT_CHUNK_RAW);
+	for (uint64_t n = 0; n < snapshot_memory_chunk_count(snapshot_memory(snapshot)); n++) {
+		assert_int_equal(snapshot_memory_chunk(snapshot_memory(snapshot), n)->encoding,
+				 SNAPSHOT_CHUNK_RAW);
 	}
 	snapshot_free(snapshot);
 	close(memory);
