@@ -41,9 +41,9 @@ enum vmm_op {
 	 *
 	 * Reply: arg0..arg4 CLOCK_MONOTONIC ns at: start, VM created, memslot set, vCPUs created,
 	 * devices ready. With VMM_CREATE_LAZY, arg5 is the address of the guest memory in the VMM,
-	 * and one descriptor comes along: a userfaultfd with which all of it is registered for
-	 * missing pages. The VMM keeps a copy, so that the registration never lapses while it
-	 * lives: a fault that nobody answers waits, it never reads a hole as zeros.
+	 * and one descriptor comes along: a non-blocking userfaultfd with which all of it is
+	 * registered for missing pages. The VMM keeps a copy, so that the registration never lapses
+	 * while it lives: a fault that nobody answers waits, it never reads a hole as zeros.
 	 */
 	VMM_OP_CREATE = 1,
 
@@ -70,8 +70,12 @@ enum vmm_op {
 	   follows. */
 	VMM_OP_RESUME = 5,
 
-	/* Stops the vCPUs. Reply: when all have left KVM_RUN and devices are quiet (block I/O
-	   drained). */
+	/*
+	 * Stops the vCPUs. Reply: when all have left KVM_RUN and devices are quiet (block I/O
+	 * drained). A vCPU that waits for a missing page in the middle of an instruction that KVM
+	 * emulates leaves when it has the page, not before; closing the socket ends the VMM then,
+	 * too.
+	 */
 	VMM_OP_PAUSE = 6,
 
 	/* Writes the state. Only while paused. fds: state (writable, empty), and for a VM with

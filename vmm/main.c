@@ -5,9 +5,10 @@
  *
  * Happy path: open /dev/kvm, serve the loop; CREATE, BOOT or LOAD, RESUME, …, until the control
  * socket closes or the VM is over. A request that fails gets a reply with the reason and the VMM
- * stays; a packet that is no request at all ends it. Shut-down: the loop stops, the vCPU threads
- * are joined, everything is released. The main thread runs this file, but on_entered(), which a
- * vCPU thread calls.
+ * stays; a packet that is no request at all ends it. Shut-down: the loop stops and the process
+ * exits; nothing is worth saving, and the kernel takes a VM down faster than this program could,
+ * even one with a vCPU that waits for a page. The main thread runs this file, but on_entered(),
+ * which a vCPU thread calls.
  */
 
 #include "base/clock.h"
@@ -18,11 +19,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -37,6 +40,7 @@ struct request {
 	int *fds; /* owned by the dispatcher; a handler that takes one leaves -1 */
 	size_t n_fds;
 	struct base_message reply;
+	int reply_fd; /* borrowed; -1: none */
 	struct base_error error;
 };
 
@@ -72,6 +76,14 @@ static int on_vsock_connect(void *userdata, uint64_t id, uint32_t port)
 	return base_message_send(VMM_CONTROL_FD, &event, NULL, 0);
 }
 
+static bool is_abandoned(void *userdata)
+{
+	struct pollfd control = { .fd = VMM_CONTROL_FD };
+
+	(void)userdata;
+	return poll(&control, 1, 0) > 0;
+}
+
 static int wrong_state(struct request *request, const char *text)
 {
 	return base_error_set(&request->error, -EBUSY, "%s", text);
@@ -90,15 +102,16 @@ static int expect_fds(struct request *request, size_t least, size_t most)
 static int handle_create(struct program *program, struct request *request)
 {
 	const uint64_t *arg = request->message->arg;
-	struct vmm_create_fds fds = { .memory = -1, .console = -1, .listener = -1 };
+	struct vmm_create_fds fds = { .userfault = -1 };
 	struct vmm_create_times times;
 	struct vmm_config config;
+	size_t n_fds;
 	int r;
 
 	if (program->vm.state != VMM_VM_NEW) {
 		return wrong_state(request, "the VM was created already");
 	}
-	if (arg[1] > VMM_VCPUS_MAX || arg[2] & ~(uint64_t)VMM_CREATE_SHARED ||
+	if (arg[1] > VMM_VCPUS_MAX || arg[2] & ~(uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY) ||
 	    arg[3] > VMM_DISKS_MAX || arg[4] > UINT32_MAX || arg[5] >= UINT32_MAX) {
 		return base_error_set(&request->error, -EINVAL,
 				      "creating the VM: vCPUs, flags, disks or CID out of range");
@@ -107,13 +120,15 @@ static int handle_create(struct program *program, struct request *request)
 		.memory_bytes = arg[0],
 		.n_vcpus = (unsigned)arg[1],
 		.shared = arg[2] & VMM_CREATE_SHARED,
+		.lazy = arg[2] & VMM_CREATE_LAZY,
 		.n_disks = (unsigned)arg[3],
 		.read_only_disks = (uint32_t)arg[4],
 		.cid = (uint32_t)arg[5],
 	};
+	n_fds = 3 + config.n_disks + config.lazy;
 	r = vmm_config_check(&config, &request->error);
 	if (r == 0) {
-		r = expect_fds(request, 3 + config.n_disks, 3 + config.n_disks);
+		r = expect_fds(request, n_fds, n_fds);
 	}
 	if (r < 0) {
 		return r;
@@ -122,6 +137,9 @@ static int handle_create(struct program *program, struct request *request)
 	fds.console = request->fds[1];
 	fds.listener = request->fds[2];
 	memcpy(fds.disks, request->fds + 3, config.n_disks * sizeof(int));
+	if (config.lazy) {
+		fds.userfault = request->fds[n_fds - 1];
+	}
 	r = vmm_vm_create(&program->vm, &config, &fds, &times, &request->error);
 	request->fds[1] = fds.console;
 	request->fds[2] = fds.listener;
@@ -134,6 +152,10 @@ static int handle_create(struct program *program, struct request *request)
 	request->reply.arg[2] = times.memslot_ns;
 	request->reply.arg[3] = times.vcpus_ns;
 	request->reply.arg[4] = times.devices_ns;
+	if (config.lazy) {
+		request->reply.arg[5] = (uint64_t)(uintptr_t)program->vm.memory.base;
+		request->reply_fd = program->vm.memory.userfault_fd;
+	}
 	return 0;
 }
 
@@ -196,6 +218,7 @@ static int handle_boot(struct program *program, struct request *request)
 
 static int handle_load(struct program *program, struct request *request)
 {
+	uint64_t taken_ns = base_clock_monotonic_ns();
 	struct vmm_vm *vm = &program->vm;
 	struct vmm_state_clock clock;
 	int r;
@@ -216,6 +239,8 @@ static int handle_load(struct program *program, struct request *request)
 	request->reply.arg[0] = clock.realtime_ns;
 	request->reply.arg[1] = clock.tsc;
 	request->reply.arg[2] = clock.tsc_khz;
+	request->reply.arg[3] = taken_ns;
+	request->reply.arg[4] = base_clock_monotonic_ns();
 	return 0;
 }
 
@@ -242,12 +267,25 @@ static int handle_attach(struct program *program, struct request *request)
 
 static int handle_resume(struct program *program, struct request *request)
 {
+	uint64_t flags = request->message->arg[0];
 	int r = expect_state(program, request);
 
 	if (r == 0) {
 		r = expect_fds(request, 0, 0);
 	}
-	return r < 0 ? r : vmm_vm_resume(&program->vm, &request->error);
+	if (r < 0) {
+		return r;
+	}
+	if (flags & ~(uint64_t)VMM_RESUME_FOREGROUND) {
+		return base_error_set(&request->error, -EINVAL, "resuming: unknown flags %#llx",
+				      (unsigned long long)flags);
+	}
+	/* All threads are in the group that main() made. Where it is not allowed the VM is slower,
+	 * not wrong. */
+	if (flags & VMM_RESUME_FOREGROUND) {
+		(void)setpriority(PRIO_PGRP, 0, 0);
+	}
+	return vmm_vm_resume(&program->vm, &request->error);
 }
 
 static int handle_pause(struct program *program, struct request *request)
@@ -286,6 +324,22 @@ static int handle_save(struct program *program, struct request *request)
 	return r;
 }
 
+static int handle_counters(struct program *program, struct request *request)
+{
+	const struct vmm_counters *counters = &program->vm.counters;
+	int r = expect_fds(request, 0, 0);
+
+	if (r < 0) {
+		return r;
+	}
+	request->reply.arg[0] = counters->exits;
+	request->reply.arg[1] = counters->port_exits;
+	request->reply.arg[2] = counters->mmio_exits;
+	request->reply.arg[3] = counters->stepped;
+	request->reply.arg[4] = counters->returned_bytes;
+	return 0;
+}
+
 /* No reply: it is one itself. */
 static void handle_connected(struct program *program, struct request *request)
 {
@@ -321,6 +375,8 @@ static int dispatch(struct program *program, struct request *request)
 		return handle_pause(program, request);
 	case VMM_OP_SAVE:
 		return handle_save(program, request);
+	case VMM_OP_COUNTERS:
+		return handle_counters(program, request);
 	default:
 		return base_error_set(&request->error, -ENOSYS, "unknown operation %u",
 				      request->message->op);
@@ -347,8 +403,11 @@ static void serve(struct program *program, struct request *request)
 		memset(request->reply.arg, 0, sizeof(request->reply.arg));
 		base_message_set_text(&request->reply, request->error.text);
 	}
-	r = base_message_send(VMM_CONTROL_FD, &request->reply, NULL, 0);
-	if (r < 0) {
+	r = base_message_send(VMM_CONTROL_FD, &request->reply, &request->reply_fd,
+			      r == 0 && request->reply_fd >= 0 ? 1 : 0);
+	if (r == -EPIPE) {
+		stop(program, EXIT_SUCCESS); /* the starter went while it waited */
+	} else if (r < 0) {
 		log_error("answering a request: %s", strerror(-r));
 		stop(program, EXIT_FAILURE);
 	}
@@ -359,7 +418,7 @@ static void on_control(struct vmm_source *source, uint32_t events)
 	struct program *program = source->userdata;
 	struct base_message message;
 	int fds[BASE_MESSAGE_FDS_MAX];
-	struct request request = { .message = &message, .fds = fds };
+	struct request request = { .message = &message, .fds = fds, .reply_fd = -1 };
 	int r;
 
 	r = base_message_receive(VMM_CONTROL_FD, &message, fds, &request.n_fds);
@@ -486,6 +545,7 @@ int main(void)
 	const struct vmm_vm_callbacks callbacks = {
 		.entered = on_entered,
 		.vsock_connect = on_vsock_connect,
+		.abandoned = is_abandoned,
 		.userdata = &program,
 	};
 	_cleanup_fd_ int kvm_fd = -1;
@@ -495,6 +555,8 @@ int main(void)
 
 	/* A client that hangs up is an error code, not a death. */
 	signal(SIGPIPE, SIG_IGN);
+	/* Priorities are set for the group. A session's leader has one of its own already. */
+	(void)setpgid(0, 0);
 	if (check_control_socket() < 0 || open_kvm(&kvm_fd, &kind) < 0) {
 		return EXIT_FAILURE;
 	}
@@ -517,7 +579,6 @@ int main(void)
 		log_warning("%llu bytes of the guest's console were dropped: nobody read them",
 			    (unsigned long long)program.vm.serial.dropped_bytes);
 	}
-	vmm_vm_deinit(&program.vm);
-	vmm_loop_deinit(&program.loop);
-	return program.exit_status;
+	/* Not exit(): it would run beside vCPU threads that still serve their guest. */
+	_exit(program.exit_status);
 }

@@ -3,16 +3,27 @@
 /*
  * Guest memory: one mapping, and the bounds check in front of it.
  *
+ * Lazy memory has holes that another process fills when they are touched. Any access to it, from
+ * here or from KVM, then waits for that process; the descriptor of the registration is kept so that
+ * it cannot lapse when that process dies, since a hole would then read as zeros.
+ *
  * The vCPU threads, the main thread and the guest itself all reach the mapping at once; nothing
  * here takes a lock and no content is trusted.
  */
 
 #include "vmm/memory.h"
 
+#include "base/fd.h"
+
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool shared)
 {
@@ -37,6 +48,7 @@ int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool
 		.base = base,
 		.size_bytes = size_bytes,
 		.shared = shared,
+		.userfault_fd = -1,
 	};
 	return 0;
 }
@@ -47,7 +59,29 @@ void vmm_memory_deinit(struct vmm_memory *memory)
 		munmap(memory->base, memory->size_bytes);
 		memory->base = NULL;
 		memory->size_bytes = 0;
+		memory->userfault_fd = base_fd_close(memory->userfault_fd);
 	}
+}
+
+int vmm_memory_make_lazy(struct vmm_memory *memory, int device_fd)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM };
+	struct uffdio_register region = {
+		.range = { (uint64_t)(uintptr_t)memory->base, memory->size_bytes },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	_cleanup_fd_ int fd = -1;
+
+	/* Not UFFD_USER_MODE_ONLY: most faults are KVM's. */
+	fd = ioctl(device_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0) {
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	}
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0 || ioctl(fd, UFFDIO_REGISTER, &region) < 0) {
+		return -errno;
+	}
+	memory->userfault_fd = TAKE_FD(fd);
+	return 0;
 }
 
 void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length)

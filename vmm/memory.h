@@ -18,13 +18,22 @@ typedef uint64_t gpa_t; /* guest physical address */
 struct vmm_memory {
 	uint8_t *base; /* mapping of the whole guest memory, gpa 0 first; owned */
 	uint64_t size_bytes;
-	bool shared; /* mapped MAP_SHARED (boot), else MAP_PRIVATE */
+	bool shared;	  /* mapped MAP_SHARED (boot), else MAP_PRIVATE */
+	int userfault_fd; /* owned; -1 unless the memory is lazy */
 };
 
 /* Maps fd (borrowed), which must be exactly size_bytes long. 0 or -errno; -EINVAL for a wrong size.
  */
 int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool shared);
+/* Takes a zeroed one, too. */
 void vmm_memory_deinit(struct vmm_memory *memory);
+
+/*
+ * Registers all of the memory for missing pages: an access to a hole of the file waits from now on
+ * until whoever holds memory->userfault_fd has filled the hole and wakes it. device_fd (borrowed)
+ * is /dev/userfaultfd; with any other file the system call is used. 0 or -errno.
+ */
+int vmm_memory_make_lazy(struct vmm_memory *memory, int device_fd);
 
 /* The host address of [gpa, gpa + length), or NULL when any byte of it is outside guest memory. */
 void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length);

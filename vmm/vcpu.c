@@ -7,13 +7,12 @@
  * exit with it. To stop it: clear vm->running, set immediate_exit, send the signal. KVM_RUN then
  * returns EINTR, after it has completed the I/O of the exit before, and only then does the thread
  * park: a parked vCPU has nothing half-done that its saved registers would not show. What a vCPU
- * cannot go on from ends the VM with a text; the thread parks and leaves when vm->quit is set.
+ * cannot go on from ends the VM with a text, and the thread parks until the process exits.
  */
 
 #include "vmm/vm.h"
 
 #include "base/clock.h"
-#include "base/fd.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -70,19 +69,6 @@ int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
 	return 0;
 }
 
-void vmm_vcpu_deinit(struct vmm_vcpu *vcpu)
-{
-	if (vcpu->started) {
-		pthread_join(vcpu->thread, NULL);
-		vcpu->started = false;
-	}
-	if (vcpu->run) {
-		munmap(vcpu->run, vcpu->vm->run_bytes);
-		vcpu->run = NULL;
-	}
-	vcpu->fd = base_fd_close(vcpu->fd);
-}
-
 void vmm_vcpu_kick(struct vmm_vcpu *vcpu)
 {
 	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
@@ -96,6 +82,7 @@ static void handle_io(struct vmm_vcpu *vcpu)
 	const struct kvm_run *run = vcpu->run;
 	uint8_t *data = (uint8_t *)vcpu->run + run->io.data_offset;
 
+	vcpu->vm->counters.port_exits++;
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
 		if (run->io.direction == KVM_EXIT_IO_OUT) {
 			vmm_ports_write(vcpu->vm, run->io.port, data, run->io.size);
@@ -110,6 +97,7 @@ static void handle_mmio(struct vmm_vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 	unsigned length = MIN(run->mmio.len, (uint32_t)sizeof(run->mmio.data));
 
+	vcpu->vm->counters.mmio_exits++;
 	if (run->mmio.is_write) {
 		vmm_mmio_write(vcpu->vm, run->mmio.phys_addr, run->mmio.data, length);
 	} else {
@@ -138,6 +126,7 @@ static void handle_emulation_failure(struct vmm_vcpu *vcpu)
 		size = MIN((unsigned)run->emulation_failure.insn_size, (unsigned)sizeof(bytes));
 		memcpy(bytes, run->emulation_failure.insn_bytes, size);
 	}
+	vcpu->vm->counters.stepped++;
 	if (size >= 1 && bytes[0] == OPCODE_FWAIT && vcpu->vm->kind == VMM_HOST_PVM) {
 		regs.rip++;
 		if (ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0) {
@@ -213,20 +202,19 @@ static void handle_exit(struct vmm_vcpu *vcpu)
 	}
 }
 
-/* Waits until the VM runs. Under the device lock. false: the thread is to end. */
-static bool wait_for_run(struct vmm_vcpu *vcpu)
+/* Waits until the VM runs. Under the device lock. */
+static void wait_for_run(struct vmm_vcpu *vcpu)
 {
 	struct vmm_vm *vm = vcpu->vm;
 
-	while (!vm->running && !vm->quit) {
+	while (!vm->running) {
 		if (!vcpu->parked) {
 			vcpu->parked = true;
 			pthread_cond_signal(&vm->parking);
 		}
 		pthread_cond_wait(&vm->wake, &vm->loop->lock);
 	}
-	vcpu->parked = vm->quit;
-	return !vm->quit;
+	vcpu->parked = false;
 }
 
 /* One KVM_RUN, without the device lock. 0 or -errno. */
@@ -243,6 +231,7 @@ static int enter(struct vmm_vcpu *vcpu)
 	}
 	r = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? -errno : 0;
 	pthread_mutex_lock(&vm->loop->lock);
+	vm->counters.exits++;
 	return r;
 }
 
@@ -256,8 +245,8 @@ static void *vcpu_main(void *argument)
 	for (;;) {
 		int r;
 
-		if ((may_park || vm->is_over) && !wait_for_run(vcpu)) {
-			break;
+		if (may_park || vm->is_over) {
+			wait_for_run(vcpu);
 		}
 		r = enter(vcpu);
 		may_park = r == -EINTR;
@@ -268,7 +257,6 @@ static void *vcpu_main(void *argument)
 				   strerror(-r));
 		}
 	}
-	pthread_mutex_unlock(&vm->loop->lock);
 	return NULL;
 }
 

@@ -5,9 +5,9 @@
  *
  * The order of creation is a rule: split irqchip, then all memory slots, then vCPUs, then
  * ioeventfds. A memory slot that is set after an in-kernel bus device was registered waits for a
- * full SRCU grace period, which is milliseconds. A creation that fails leaves a broken VM that
- * vmm_vm_deinit() takes down. Everything here runs on the main thread with the device lock, but
- * vmm_vm_end(), which vCPU threads call too, and init and deinit, which take no lock.
+ * full SRCU grace period, which is milliseconds. A creation that fails leaves a broken VM. Nothing
+ * is taken down: a VM lasts as long as its process. Everything here runs on the main thread with
+ * the device lock, but vmm_vm_end(), which vCPU threads call too, and init, which takes no lock.
  */
 
 #include "vmm/vm.h"
@@ -27,6 +27,8 @@
 #define TSS_GPA		 0xfffbd000u
 #define IDENTITY_MAP_GPA 0xfffbc000u
 
+#define ABANDON_CHECK_S 1
+
 int vmm_config_check(const struct vmm_config *config, struct base_error *error)
 {
 	if (config->memory_bytes < VMM_MEMORY_MIN_BYTES ||
@@ -41,6 +43,9 @@ int vmm_config_check(const struct vmm_config *config, struct base_error *error)
 	if (config->n_vcpus < 1 || config->n_vcpus > VMM_VCPUS_MAX) {
 		return base_error_set(error, -EINVAL, "%u vCPUs: must be 1 to %d", config->n_vcpus,
 				      VMM_VCPUS_MAX);
+	}
+	if (config->shared && config->lazy) {
+		return base_error_set(error, -EINVAL, "memory that is shared cannot be lazy");
 	}
 	if (config->n_disks > VMM_DISKS_MAX || config->read_only_disks >> config->n_disks) {
 		return base_error_set(error, -EINVAL,
@@ -109,34 +114,6 @@ int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct v
 	return vmm_vcpu_setup_signal();
 }
 
-void vmm_vm_deinit(struct vmm_vm *vm)
-{
-	pthread_mutex_lock(&vm->loop->lock);
-	vm->running = false;
-	vm->quit = true;
-	for (unsigned i = 0; i < VMM_VCPUS_MAX; i++) {
-		if (vm->vcpus[i].run) {
-			vmm_vcpu_kick(&vm->vcpus[i]);
-		}
-	}
-	pthread_cond_broadcast(&vm->wake);
-	pthread_mutex_unlock(&vm->loop->lock);
-
-	for (unsigned i = 0; i < VMM_VCPUS_MAX; i++) {
-		vmm_vcpu_deinit(&vm->vcpus[i]);
-	}
-	for (unsigned i = 0; i < vm->n_devices; i++) {
-		vmm_virtio_free(vm->devices[i]);
-	}
-	vm->n_devices = 0;
-	vmm_serial_deinit(&vm->serial);
-	vm->fd = base_fd_close(vm->fd);
-	vmm_memory_deinit(&vm->memory);
-	vm->over_fd = base_fd_close(vm->over_fd);
-	pthread_cond_destroy(&vm->wake);
-	pthread_cond_destroy(&vm->parking);
-}
-
 static int enable_cap(struct vmm_vm *vm, uint32_t cap, uint64_t argument)
 {
 	struct kvm_enable_cap request = { .cap = cap, .args = { argument } };
@@ -175,16 +152,24 @@ static int create_kvm(struct vmm_vm *vm, struct base_error *error)
 	return 0;
 }
 
-static int create_memory(struct vmm_vm *vm, int fd, struct base_error *error)
+static int create_memory(struct vmm_vm *vm, const struct vmm_create_fds *fds,
+			 struct base_error *error)
 {
 	struct kvm_userspace_memory_region region;
 	int r;
 
-	r = vmm_memory_init(&vm->memory, fd, vm->config.memory_bytes, vm->config.shared);
+	r = vmm_memory_init(&vm->memory, fds->memory, vm->config.memory_bytes, vm->config.shared);
 	if (r < 0) {
 		return base_error_set_errno(error, r,
 					    "mapping the guest memory (a file of %llu bytes)",
 					    (unsigned long long)vm->config.memory_bytes);
+	}
+	if (vm->config.lazy) {
+		r = vmm_memory_make_lazy(&vm->memory, fds->userfault);
+		if (r < 0) {
+			return base_error_set_errno(
+				error, r, "registering the guest memory with userfaultfd");
+		}
 	}
 	region = (struct kvm_userspace_memory_region){
 		.slot = 0,
@@ -297,7 +282,7 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 		return r;
 	}
 	times.vm_ns = base_clock_monotonic_ns();
-	r = create_memory(vm, fds->memory, error);
+	r = create_memory(vm, fds, error);
 	if (r < 0) {
 		return r;
 	}
@@ -354,6 +339,26 @@ static bool all_parked(const struct vmm_vm *vm)
 	return true;
 }
 
+/*
+ * With the device lock, which is given away meanwhile. A kick ends most waits of a vCPU, but not
+ * one for a missing page while KVM emulates an instruction: it lasts until the page is there. So
+ * this looks up now and then whether anybody still wants to know.
+ */
+static int wait_until_parked(struct vmm_vm *vm)
+{
+	while (!all_parked(vm)) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += ABANDON_CHECK_S;
+		if (pthread_cond_timedwait(&vm->parking, &vm->loop->lock, &until) == ETIMEDOUT &&
+		    vm->callbacks.abandoned(vm->callbacks.userdata)) {
+			return -ECANCELED;
+		}
+	}
+	return 0;
+}
+
 static void stop_vcpus(struct vmm_vm *vm)
 {
 	vm->running = false;
@@ -382,9 +387,12 @@ static int drain(struct vmm_vm *vm, bool vsock, struct base_error *error)
 int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error)
 {
 	if (vm->state == VMM_VM_RUNNING) {
+		int r;
+
 		stop_vcpus(vm);
-		while (!all_parked(vm)) {
-			pthread_cond_wait(&vm->parking, &vm->loop->lock);
+		r = wait_until_parked(vm);
+		if (r < 0) {
+			return base_error_set_errno(error, r, "stopping the vCPUs");
 		}
 		vm->state = VMM_VM_PAUSED;
 	}

@@ -9,6 +9,8 @@
  * not constant after vmm_vm_create(); callers on the main thread hold it.
  *
  *    created ── boot or load ──▶ paused ⇄ running ──▶ over
+ *
+ * There is no way back: a VM lasts as long as its process, and the kernel takes it down.
  */
 
 #include "vmm/cpuid.h"
@@ -32,7 +34,7 @@ struct vmm_vm;
 struct vmm_config {
 	uint64_t memory_bytes;
 	unsigned n_vcpus;
-	bool shared; /* enum vmm_create_flags */
+	bool shared, lazy; /* enum vmm_create_flags */
 	unsigned n_disks;
 	uint32_t read_only_disks; /* bit n: disk n */
 	uint32_t cid;
@@ -47,6 +49,13 @@ struct vmm_create_fds {
 	int console;
 	int listener;
 	int disks[VMM_DISKS_MAX];
+	int userfault; /* only for lazy memory; never taken */
+};
+
+/* What VMM_OP_COUNTERS answers. */
+struct vmm_counters {
+	uint64_t exits, port_exits, mmio_exits, stepped;
+	uint64_t returned_bytes; /* of guest memory, by the guest */
 };
 
 /* CLOCK_MONOTONIC ns after each step of vmm_vm_create(). */
@@ -70,6 +79,8 @@ struct vmm_vm_callbacks {
 	void (*entered)(void *userdata, uint64_t monotonic_ns);
 	/* The guest wants a connection to a host port; see struct vmm_virtio_host. */
 	int (*vsock_connect)(void *userdata, uint64_t id, uint32_t port);
+	/* Whether nobody is left who could be waiting for this VM. */
+	bool (*abandoned)(void *userdata);
 	void *userdata;
 };
 
@@ -105,9 +116,10 @@ struct vmm_vm {
 	struct vmm_virtio *devices[VMM_VIRTIO_DEVICES_MAX];
 	unsigned n_devices;
 	struct vmm_vcpu vcpus[VMM_VCPUS_MAX];
-	pthread_cond_t wake;	/* to vCPU threads: running or quit changed */
+	pthread_cond_t wake;	/* to vCPU threads: running changed */
 	pthread_cond_t parking; /* to the main thread: a vCPU parked */
-	bool running, quit;
+	bool running;
+	struct vmm_counters counters;
 	bool entered_pending; /* the next vCPU to enter reports it */
 	bool is_over;
 	enum vmm_exit_reason over_reason;
@@ -118,8 +130,6 @@ struct vmm_vm {
 /* Looks at the host; opens nothing. kvm_fd and loop are borrowed. 0 or -errno. */
 int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct vmm_loop *loop,
 		const struct vmm_vm_callbacks *callbacks, struct base_error *error);
-/* Stops and joins the threads. Called without the device lock; takes a half-made VM. */
-void vmm_vm_deinit(struct vmm_vm *vm);
 
 /* Makes the VM and starts its threads, parked. On failure the VM is broken. 0 or -errno. */
 int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
@@ -128,7 +138,7 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 /* Lets the vCPUs run. 0 or -errno. */
 int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error);
 /* Stops the vCPUs and finishes block I/O; vsock connections stay. Gives the device lock away while
- * it waits. 0 or -errno. */
+ * it waits. 0, -ECANCELED when the VM was abandoned before its vCPUs had stopped, or -errno. */
 int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error);
 /* Of a paused VM: drains all devices, which resets the vsock connections. Before a save. */
 int vmm_vm_drain(struct vmm_vm *vm, struct base_error *error);
@@ -140,10 +150,9 @@ void vmm_vm_end(struct vmm_vm *vm, enum vmm_exit_reason reason, int code, const 
 
 /* --- vcpu.c --- */
 
-/* Creates vCPU index with its CPUID table. -1 fds and NULL mappings are fine for deinit. */
+/* Creates vCPU index with its CPUID table. */
 int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
 		  struct base_error *error);
-void vmm_vcpu_deinit(struct vmm_vcpu *vcpu);
 /* Starts the thread, parked. */
 int vmm_vcpu_start(struct vmm_vcpu *vcpu, struct base_error *error);
 /* Makes the vCPU leave KVM_RUN, and not enter it again before immediate_exit is cleared. */

@@ -18,6 +18,8 @@
 /* As in tests/guest/tiny/guest.h. */
 #define MAILBOX_GPA 0x90000
 
+#define IMAGE_PATIENCE_MS 30000
+
 /* True, with the reason said in TAP, on a host where none of these tests can run. */
 static inline bool skip_all(void)
 {
@@ -64,4 +66,33 @@ static inline void boot_tiny(struct harness_vm *vm, const char *name, unsigned n
 	assert_vm_ok(vm, harness_boot(vm, tiny_path(name), NULL, ""));
 	mailbox_set(vm->memory, 1, parameter);
 	assert_vm_ok(vm, harness_resume(vm));
+}
+
+/* What a snapshot is made of, in memory. */
+struct image {
+	int memory;
+	int state;
+	uint64_t memory_bytes;
+};
+
+static inline void image_release(struct image *image)
+{
+	base_fd_close(image->memory);
+	base_fd_close(image->state);
+}
+#define _cleanup_image_ _cleanup_(image_release)
+
+/* Boots a tiny guest, waits until it has said `ready`, and saves it. */
+static inline void make_image(const char *name, unsigned n_vcpus, uint32_t parameter,
+			      const char *ready, struct image *ret_image)
+{
+	_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE;
+
+	boot_tiny(&vm, name, n_vcpus, parameter);
+	assert_vm_ok(&vm, harness_wait_console(&vm, ready, IMAGE_PATIENCE_MS));
+	assert_vm_ok(&vm, harness_pause(&vm));
+	assert_vm_ok(&vm, harness_save(&vm, &ret_image->state, NULL));
+	ret_image->memory = vm.memory;
+	ret_image->memory_bytes = vm.memory_bytes;
+	vm.memory_is_borrowed = true;
 }

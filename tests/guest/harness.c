@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -89,6 +90,7 @@ int harness_stop(struct harness_vm *vm)
 		vm->pid = 0;
 	}
 	vm->console = base_fd_close(vm->console);
+	vm->userfault = base_fd_close(vm->userfault);
 	if (!vm->memory_is_borrowed) {
 		base_fd_close(vm->memory);
 	}
@@ -128,7 +130,7 @@ int harness_call(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, si
 	}
 	vm->error.text[0] = '\0';
 	return base_message_call(vm->control, "VMM", &request, fds, n_fds, HARNESS_TIMEOUT_MS,
-				 on_event, vm, &vm->reply, NULL, &vm->error);
+				 on_event, vm, &vm->reply, &vm->reply_fd, &vm->error);
 }
 
 static int make_memory(struct harness_vm *vm, const struct harness_params *params, int *ret_pass)
@@ -146,14 +148,19 @@ static int make_memory(struct harness_vm *vm, const struct harness_params *param
 
 int harness_create(struct harness_vm *vm, const struct harness_params *params)
 {
+	_cleanup_fd_ int userfault_device = -1;
 	_cleanup_fd_ int no_listener = -1;
 	_cleanup_fd_ int read_only = -1;
+	size_t n_fds = 3 + params->n_disks;
 	int fds[BASE_MESSAGE_FDS_MAX];
 	int r;
 
 	r = harness_spawn(vm);
 	if (r < 0) {
 		return r;
+	}
+	if (params->nice > 0 && setpriority(PRIO_PROCESS, (id_t)vm->pid, params->nice) < 0) {
+		return base_error_set_errno(&vm->error, -errno, "setting the VMM's nice value");
 	}
 	r = make_memory(vm, params, &read_only);
 	if (r < 0) {
@@ -170,17 +177,27 @@ int harness_create(struct harness_vm *vm, const struct harness_params *params)
 		fds[3 + i] = params->disk_fds[i];
 	}
 
+	if (params->lazy) {
+		/* Without the device the VMM tries the system call. */
+		userfault_device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+		fds[n_fds++] = userfault_device >= 0 ? userfault_device : no_listener;
+	}
+
 	uint64_t args[BASE_MESSAGE_ARGS] = {
 		vm->memory_bytes,
 		params->n_vcpus ? params->n_vcpus : 1,
-		vm->private_memory ? 0 : VMM_CREATE_SHARED,
+		(vm->private_memory ? 0 : VMM_CREATE_SHARED) | (params->lazy ? VMM_CREATE_LAZY : 0),
 		params->n_disks,
 		params->read_only_disks,
 		params->cid ? params->cid : 3,
 	};
 
-	return harness_call(vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, 3 + params->n_disks,
-			    NULL);
+	r = harness_call(vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, n_fds, NULL);
+	if (r == 0) {
+		vm->userfault = vm->reply_fd;
+		vm->address = vm->reply.arg[5];
+	}
+	return r;
 }
 
 int harness_boot(struct harness_vm *vm, const char *kernel, const char *initramfs,

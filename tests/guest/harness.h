@@ -21,6 +21,8 @@ struct harness_params {
 	uint64_t memory_bytes; /* 0: 4 MiB */
 	unsigned n_vcpus;      /* 0: 1 */
 	int image_fd;	 /* > 0: restore from this image, mapped private; 0: own shared memory */
+	bool lazy;	 /* the image has holes: vm->userfault says which are missed */
+	int nice;	 /* what the VMM starts with */
 	int console_fd;	 /* > 0: instead of the console memfd; borrowed */
 	int listener_fd; /* > 0; borrowed */
 	int disk_fds[VMM_DISKS_MAX]; /* borrowed */
@@ -38,6 +40,8 @@ struct harness_vm {
 	uint64_t memory_bytes;
 	uint64_t sequence;
 	bool private_memory;
+	int userfault;	  /* of lazy memory; -1 */
+	uint64_t address; /* of lazy memory in the VMM */
 
 	unsigned entered_count;
 	uint64_t entered_ns;
@@ -47,6 +51,7 @@ struct harness_vm {
 	char over_text[BASE_MESSAGE_TEXT_MAX + 1];
 	struct base_error error;
 	struct base_message reply; /* to the last call */
+	int reply_fd;		   /* that came with it, the caller's; -1 */
 };
 
 /* The program: $WARMBOX_VMM, or the one of this build. */
@@ -62,9 +67,9 @@ static inline void harness_stopp(struct harness_vm *vm)
 	harness_stop(vm);
 }
 #define _cleanup_vm_ _cleanup_(harness_stopp)
-#define HARNESS_VM_NONE                                     \
-	{                                                   \
-		.control = -1, .console = -1, .memory = -1, \
+#define HARNESS_VM_NONE                                                      \
+	{                                                                    \
+		.control = -1, .console = -1, .memory = -1, .userfault = -1, \
 	}
 
 /* One request. Events that come meanwhile are noted in vm. */

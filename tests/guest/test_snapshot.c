@@ -20,41 +20,12 @@
 /* What is left of an armed timer when it is saved: 0.8 to 2 s on CPUs of 2 to 5 GHz. */
 #define TIMER_TICKS_M 4000
 
-/* What a snapshot is made of, in memory. */
-struct image {
-	int memory;
-	int state;
-	uint64_t memory_bytes;
-};
-
-static void image_release(struct image *image)
-{
-	base_fd_close(image->memory);
-	base_fd_close(image->state);
-}
-#define _cleanup_image_ _cleanup_(image_release)
-
 static void expect_end(struct harness_vm *vm, int code)
 {
 	assert_int_equal(harness_wait_exit(vm, PATIENCE_MS), 0);
 	if (vm->over_reason != VMM_EXIT_GUEST || vm->over_code != code) {
 		fail_msg("reason %d, code %d: %s", vm->over_reason, vm->over_code, vm->over_text);
 	}
-}
-
-/* Boots a tiny guest, waits until it has said `ready`, and saves it. */
-static void make_image(const char *name, unsigned n_vcpus, uint32_t parameter, const char *ready,
-		       struct image *ret_image)
-{
-	_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE;
-
-	boot_tiny(&vm, name, n_vcpus, parameter);
-	assert_vm_ok(&vm, harness_wait_console(&vm, ready, PATIENCE_MS));
-	assert_vm_ok(&vm, harness_pause(&vm));
-	assert_vm_ok(&vm, harness_save(&vm, &ret_image->state, NULL));
-	ret_image->memory = vm.memory;
-	ret_image->memory_bytes = vm.memory_bytes;
-	vm.memory_is_borrowed = true;
 }
 
 static void restore(struct harness_vm *vm, const struct image *image, unsigned n_vcpus)
