@@ -121,15 +121,15 @@ void rpc_method_pool_set(struct rpc_request *request, struct rpc_params *params)
 /* --- stats --- */
 
 static void encode_histogram(struct rpc_encoder *encoder, const char *key,
-			     const struct rpc_histogram *histogram)
+			     const struct base_histogram *histogram)
 {
 	rpc_encode_str(encoder, key);
 	rpc_encode_map(encoder, 5);
 	rpc_encode_key_uint(encoder, "count", histogram->count);
-	rpc_encode_key_uint(encoder, "p50_ns", rpc_histogram_percentile(histogram, 500));
-	rpc_encode_key_uint(encoder, "p90_ns", rpc_histogram_percentile(histogram, 900));
-	rpc_encode_key_uint(encoder, "p99_ns", rpc_histogram_percentile(histogram, 990));
-	rpc_encode_key_uint(encoder, "max_ns", histogram->max_ns);
+	rpc_encode_key_uint(encoder, "p50_ns", base_histogram_percentile(histogram, 500000));
+	rpc_encode_key_uint(encoder, "p90_ns", base_histogram_percentile(histogram, 900000));
+	rpc_encode_key_uint(encoder, "p99_ns", base_histogram_percentile(histogram, 990000));
+	rpc_encode_key_uint(encoder, "max_ns", histogram->max);
 }
 
 static uint64_t uptime_ms(const struct rpc_server *server)

@@ -98,9 +98,9 @@ static void count_acquire(struct rpc_server *server, const struct rpc_request *r
 {
 	uint64_t ns = base_clock_monotonic_ns() - request->received_ns;
 
-	rpc_histogram_add(request->parked ? &server->counters.acquire_parked
-					  : &server->counters.acquire_waited,
-			  ns);
+	base_histogram_add(request->parked ? &server->counters.acquire_parked
+					   : &server->counters.acquire_waited,
+			   ns);
 }
 
 /* An answered acquire stays, until its answer is known to have been read. */

@@ -10,12 +10,12 @@
  * inside its own callbacks by a connection that dies.
  */
 
+#include "base/histogram.h"
 #include "pool/pool.h"
 #include "rpc/encode.h"
 #include "rpc/listener.h"
 #include "rpc/params.h"
 #include "rpc/rpc.h"
-#include "rpc/stats.h"
 
 #define RPC_CONNECTIONS_MAX   1024	 /* one more is told `exhausted` and closed */
 #define RPC_OPEN_REQUESTS_MAX 64	 /* of a connection; no more are read meanwhile */
@@ -44,8 +44,8 @@ struct rpc_counters {
 	uint64_t requests[RPC_METHODS];
 	uint64_t errors[RPC_CODES];
 	uint64_t connections_total, connections_refused;
-	struct rpc_histogram acquire_parked; /* received → answer made, of a parked sandbox */
-	struct rpc_histogram acquire_waited; /* of one that was waited for */
+	struct base_histogram acquire_parked; /* received → answer made, of a parked sandbox */
+	struct base_histogram acquire_waited; /* of one that was waited for */
 };
 
 struct rpc_server {
