@@ -16,6 +16,9 @@
 
 #define GUEST_SEED_BYTES 64
 
+/* What the agent's own program is started with, once, by an `identity` request with `touch`. */
+#define GUEST_TOUCH_ARGUMENT "touch"
+
 /* The whole response to a successful `identity` request with id 0: [1, 0, nil, true]. */
 #define GUEST_IDENTITY_ACK	 "\x94\x01\x00\xc0\xc3"
 #define GUEST_IDENTITY_ACK_BYTES 5

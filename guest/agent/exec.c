@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define STRING(x)  STRING_(x)
 #define STRING_(x) #x
@@ -229,4 +230,27 @@ void agent_exec_serve(struct agent_connection *connection, const struct agent_rp
 	if (r < 0) {
 		respond_not_started(connection, message->id, r, step, &image);
 	}
+}
+
+int agent_exec_touch(struct agent_connection *connection, uint32_t id, const char **ret_step)
+{
+	static const char program[] = "/proc/self/exe";
+	char *const argv[] = { (char *)program, (char *)GUEST_TOUCH_ARGUMENT, NULL };
+	char *const envp[] = { (char *)default_environment[0], (char *)default_environment[1],
+			       NULL };
+	const struct agent_process_params params = {
+		.id = id,
+		.argv = argv,
+		.envp = envp,
+		.path = AGENT_DEFAULT_PATH,
+		.cwd = "/",
+		.touch = true,
+	};
+
+	return agent_process_start(connection, &params, ret_step);
+}
+
+int agent_exec_touch_main(void)
+{
+	return write(STDOUT_FILENO, "\n", 1) == 1 ? 0 : 1;
 }

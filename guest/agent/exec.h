@@ -14,3 +14,10 @@
 
 /* Starts the process, which will answer the request, or answers with an error. */
 void agent_exec_serve(struct agent_connection *connection, const struct agent_rpc_message *message);
+
+/* Starts this program itself with GUEST_TOUCH_ARGUMENT, the way any other is started; its end
+ * answers the `identity` request id. 0, or -errno with *ret_step. */
+int agent_exec_touch(struct agent_connection *connection, uint32_t id, const char **ret_step);
+
+/* What that program does: writes a byte, as programs do. Its exit status. */
+int agent_exec_touch_main(void);

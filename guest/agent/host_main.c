@@ -11,6 +11,7 @@
  * injection of that name. Ends on SIGTERM.
  */
 
+#include "guest/agent/exec.h"
 #include "guest/agent/server.h"
 
 #include <errno.h>
@@ -86,6 +87,9 @@ int main(int argc, char **argv)
 	const struct sigaction action = { .sa_handler = on_signal };
 	int listener_fd, null_fd, r;
 
+	if (argc == 2 && strcmp(argv[1], GUEST_TOUCH_ARGUMENT) == 0) {
+		return agent_exec_touch_main();
+	}
 	if (argc < 2 || chdir(argv[1]) < 0) {
 		fprintf(stderr, "usage: %s DIRECTORY [reseed]\n", argv[0]);
 		return 2;

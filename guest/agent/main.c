@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "guest/agent/boot.h"
+#include "guest/agent/exec.h"
 #include "guest/agent/server.h"
 
 #include <errno.h>
@@ -97,10 +98,13 @@ static int serve(struct base_error *error)
 	return base_error_set_errno(error, r, "cannot wait for events");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct base_error error = { 0 };
 
+	if (argc == 2 && strcmp(argv[1], GUEST_TOUCH_ARGUMENT) == 0) {
+		return agent_exec_touch_main();
+	}
 	if (getpid() != 1) {
 		dprintf(STDERR_FILENO,
 			"warmbox-agent is the first process of a guest and does nothing here\n");

@@ -127,6 +127,7 @@ enum {
 	REALTIME,
 	TSC,
 	TSC_KHZ,
+	TOUCH,
 	IDENTITY_FIELDS,
 };
 
@@ -170,11 +171,13 @@ static void serve_identity(struct agent_connection *connection,
 		[REALTIME] = { "realtime_ns", MSGPACK_OBJECT_POSITIVE_INTEGER, true },
 		[TSC] = { "tsc", MSGPACK_OBJECT_POSITIVE_INTEGER, true },
 		[TSC_KHZ] = { "tsc_khz", MSGPACK_OBJECT_POSITIVE_INTEGER, true },
+		[TOUCH] = { "touch", MSGPACK_OBJECT_BOOLEAN },
 	};
 	struct agent_server *server = connection->server;
 	struct agent_identity_params params;
 	msgpack_packer packer;
 	const char *what;
+	bool touch;
 	int r;
 
 	if (server->never_identify || !get_fields(connection, message, fields, IDENTITY_FIELDS)) {
@@ -188,12 +191,19 @@ static void serve_identity(struct agent_connection *connection,
 	}
 	r = agent_identity_apply(&server->identity, &params, &what);
 	explicit_bzero(params.seed, sizeof(params.seed));
+	touch = fields[TOUCH].value && fields[TOUCH].value->via.boolean;
+	if (r == 0 && touch) {
+		r = agent_exec_touch(connection, message->id, &what);
+	}
 	if (r < 0) {
 		agent_connection_respond_error(connection, message->id, "failed", "cannot %s: %s",
 					       what, strerror(-r));
 		return;
 	}
 	server->generation = params.generation;
+	if (touch) {
+		return; /* the program's end answers */
+	}
 	agent_connection_begin_response(connection, message->id, &packer);
 	msgpack_pack_true(&packer);
 }

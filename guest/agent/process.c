@@ -2,8 +2,8 @@
 
 /*
  * Life of a started program. Happy path: agent_process_start() makes the pipes and starts it;
- * events mark its streams ready; the connection's pump moves output; the pidfd tells the end; when
- * the pipes are empty too, the response goes out and the object is freed.
+ * events mark its streams ready; the connection's pump moves output; SIGCHLD tells the end; when
+ * the pipes are empty too, the response goes out, and after it the object is freed.
  *
  * The end of output is the end of the process: what it wrote before is in the pipes by then. A
  * program that it left behind in the background goes on, but nobody reads its output any more.
@@ -57,7 +57,8 @@ static void on_stream(struct agent_source *source, uint32_t events)
 	mark_dirty(stream->process);
 }
 
-static void on_exit_status(struct agent_process *process, int status)
+/* may_lack_events: its pipes may hold more than the events so far have told of. */
+static void on_exit_status(struct agent_process *process, int status, bool may_lack_events)
 {
 	process->exited = true;
 	if (!process->over) {
@@ -68,33 +69,54 @@ static void on_exit_status(struct agent_process *process, int status)
 		agent_process_destroy(process);
 		return;
 	}
-	/* What a pipe has to say is older than the end, but may be in the next batch. */
-	if (process->server->loop.batch_was_full) {
+	if (may_lack_events) {
 		process->out.ready = true;
 		process->err.ready = true;
 	}
 	mark_dirty(process);
 }
 
+static void on_reaped(struct agent_server *server, pid_t pid, int status, bool may_lack_events)
+{
+	/* Nobody's, when it was left to PID 1. */
+	BASE_LIST_FOR_EACH(link, &server->processes)
+	{
+		struct agent_process *process = CONTAINER_OF(link, struct agent_process, all);
+
+		if (process->pid == pid && !process->exited) {
+			on_exit_status(process, status, may_lack_events);
+			break;
+		}
+	}
+}
+
 void agent_process_reap(struct agent_server *server)
 {
+	pid_t told = agent_spawn_rearm(server->signals.fd);
+	int status;
+	pid_t pid = agent_spawn_next(&status);
+
+	server->reap_more = true;
+	if (pid > 0) {
+		/* The one that the event is about wrote what it wrote before that event; so what
+		 * its pipes have to say is in this batch too, if all was. Another may have ended
+		 * since. */
+		on_reaped(server, pid, status, pid != told || server->loop.batch_was_full);
+	}
+}
+
+static bool reap_rest(struct agent_server *server)
+{
+	bool any = false;
 	pid_t pid;
 	int status;
 
-	agent_spawn_rearm(server->signals.fd);
+	server->reap_more = false;
 	while ((pid = agent_spawn_next(&status))) {
-		/* Nobody's, when it was left to PID 1. */
-		BASE_LIST_FOR_EACH(link, &server->processes)
-		{
-			struct agent_process *process =
-				CONTAINER_OF(link, struct agent_process, all);
-
-			if (process->pid == pid && !process->exited) {
-				on_exit_status(process, status);
-				break;
-			}
-		}
+		on_reaped(server, pid, status, true);
+		any = true;
 	}
+	return any;
 }
 
 static void stream_init(struct agent_process *process, struct agent_stream *stream)
@@ -227,6 +249,21 @@ int agent_process_prepare_next(struct agent_server *server)
 	return server->prepared ? 0 : process_prepare(server, &server->prepared, &step);
 }
 
+bool agent_process_tidy(struct agent_server *server)
+{
+	bool any = server->reap_more && reap_rest(server);
+
+	if (!base_list_is_empty(&server->retired)) {
+		BASE_LIST_FOR_EACH(link, &server->retired)
+		{
+			process_free(CONTAINER_OF(link, struct agent_process, link));
+		}
+		/* Its only failure is a lack of memory, which the next exec will tell of. */
+		agent_process_prepare_next(server);
+	}
+	return any;
+}
+
 static int take_prepared(struct agent_server *server, struct agent_process **ret_process,
 			 const char **ret_step)
 {
@@ -287,6 +324,7 @@ int agent_process_start(struct agent_connection *connection,
 		return r;
 	}
 	process->id = params->id;
+	process->touch = params->touch;
 	process->state = params->resident ? AGENT_PROCESS_STARTING : AGENT_PROCESS_RUNNING;
 	process->connection = connection;
 	base_list_append(&connection->processes, &process->link);
@@ -414,6 +452,9 @@ static int stream_move(struct agent_stream *stream, const char *method)
 	if (n <= 0) {
 		return 0;
 	}
+	if (process->touch) {
+		return stream->ready;
+	}
 	if (process->over) {
 		stream->tail_bytes += (size_t)n;
 		stream->ready = stream->ready && stream->tail_bytes < TAIL_MAX_BYTES;
@@ -450,6 +491,47 @@ static void respond_end(struct agent_process *process)
 	}
 }
 
+/* The last thing done: whoever stops the VM at this answer finds nothing half done in it. */
+static void respond_touch(struct agent_process *process)
+{
+	struct agent_connection *connection = process->connection;
+	struct agent_server *server = process->server;
+	uint32_t id = process->id;
+	int status = process->status;
+	msgpack_packer packer;
+
+	process_free(process);
+	agent_process_prepare_next(server);
+	if (reap_rest(server)) {
+		server->busy = true;
+	}
+	if (status != 0) {
+		agent_connection_respond_error(connection, id, "failed",
+					       "cannot run a program (wait status 0x%x)",
+					       (unsigned)status);
+	} else {
+		agent_connection_begin_response(connection, id, &packer);
+		msgpack_pack_true(&packer);
+	}
+}
+
+/* Answered; it counts no more. */
+static void retire(struct agent_process *process)
+{
+	struct agent_server *server = process->server;
+
+	unblock_connection(process);
+	base_list_remove(&process->link);
+	base_list_append(&server->retired, &process->link);
+	base_list_remove(&process->all);
+	server->n_processes--;
+	if (server->resident == process) {
+		server->resident = NULL;
+	}
+	process->connection = NULL;
+	process->state = AGENT_PROCESS_RETIRED;
+}
+
 /* Nobody's any more. */
 static void detach(struct agent_process *process, enum agent_process_state state)
 {
@@ -478,6 +560,7 @@ static bool pump_starting(struct agent_process *process)
 	 * template is built. */
 	if (!is_ready && !process->exited && poll(&signals, 1, READY_GRACE_MS) > 0) {
 		agent_process_reap(process->server);
+		reap_rest(process->server);
 	}
 	if (!is_ready && process->exited) {
 		agent_connection_respond_error(connection, process->id, "failed",
@@ -536,9 +619,13 @@ bool agent_process_pump(struct agent_process *process)
 	err = stream_move(&process->err, "stderr");
 	if (process->over && out == 0 && err == 0 &&
 	    agent_connection_can_respond(process->connection)) {
+		if (process->touch) {
+			respond_touch(process);
+			return false;
+		}
 		respond_end(process);
 		if (process->exited) {
-			process_free(process);
+			retire(process);
 		} else {
 			process->server->resident = NULL;
 			detach(process, AGENT_PROCESS_ENDING);

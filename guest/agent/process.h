@@ -19,6 +19,8 @@ enum agent_process_state {
 	AGENT_PROCESS_WAITING,
 	/* Killed because its connection went away, or answered already. Only to be reaped. */
 	AGENT_PROCESS_ENDING,
+	/* Reaped and answered. Only to be freed. */
+	AGENT_PROCESS_RETIRED,
 };
 
 struct agent_stream {
@@ -37,6 +39,7 @@ struct agent_process {
 	enum agent_process_state state;
 	uint32_t id; /* of the request to be answered */
 	pid_t pid;   /* also its process group and session */
+	bool touch;  /* its answer is that of an identity; see struct agent_process_params */
 	bool exited; /* reaped; the pid is no longer ours */
 	bool over;   /* the status is known: it was reaped, or it said so itself */
 	int status;  /* as wait(2) gives it */
@@ -55,6 +58,10 @@ struct agent_process_params {
 	const char *cwd;
 	bool with_stdin;
 	bool resident;
+	/* The program runs for what running it does to the memory of the guest, and the request is
+	 * an `identity`: output is dropped, and the answer, which is the last thing done, is that
+	 * it ended well. */
+	bool touch;
 };
 
 /*
@@ -94,8 +101,16 @@ bool agent_process_pump(struct agent_process *process);
 /* The connection goes away: kills the session, and leaves the process to be reaped. */
 void agent_process_abandon(struct agent_process *process);
 
-/* Collects the processes that have ended; the server's handler of SIGCHLD. */
+/* Collects a process that has ended; the server's handler of SIGCHLD. agent_process_tidy() looks
+ * for more. */
 void agent_process_reap(struct agent_server *server);
+
+/*
+ * What nobody waits for, and so comes when answers are on their way: frees what was answered, looks
+ * for more that has ended, and makes ready what the next start needs. True when connections have
+ * something to do because of it.
+ */
+bool agent_process_tidy(struct agent_server *server);
 
 /* Waits for the processes that were killed. For the moment before a snapshot only. */
 void agent_process_reap_ending(struct agent_server *server);

@@ -55,6 +55,7 @@ int agent_server_init(struct agent_server *server, int listener_fd)
 	base_list_init(&server->connections);
 	base_list_init(&server->spare_connections);
 	base_list_init(&server->orphans);
+	base_list_init(&server->retired);
 	base_list_init(&server->processes);
 	if (!msgpack_zone_init(&server->zone, ZONE_BYTES)) {
 		close(listener_fd);
@@ -77,6 +78,19 @@ int agent_server_init(struct agent_server *server, int listener_fd)
 	return r;
 }
 
+static void pump_connections(struct agent_server *server)
+{
+	BASE_LIST_FOR_EACH(link, &server->connections)
+	{
+		struct agent_connection *connection =
+			CONTAINER_OF(link, struct agent_connection, link);
+
+		if (connection->dirty) {
+			agent_connection_pump(connection);
+		}
+	}
+}
+
 int agent_server_run(struct agent_server *server, const volatile int *stop)
 {
 	while (!stop || !*stop) {
@@ -88,15 +102,9 @@ int agent_server_run(struct agent_server *server, const volatile int *stop)
 		if (r < 0) {
 			return r;
 		}
-		BASE_LIST_FOR_EACH(link, &server->connections)
-		{
-			struct agent_connection *connection =
-				CONTAINER_OF(link, struct agent_connection, link);
-
-			if (connection->dirty) {
-				agent_connection_pump(connection);
-			}
-		}
+		do {
+			pump_connections(server);
+		} while (agent_process_tidy(server));
 	}
 	return 0;
 }
@@ -108,6 +116,10 @@ void agent_server_deinit(struct agent_server *server)
 		agent_connection_destroy(CONTAINER_OF(link, struct agent_connection, link));
 	}
 	BASE_LIST_FOR_EACH(link, &server->orphans)
+	{
+		agent_process_destroy(CONTAINER_OF(link, struct agent_process, link));
+	}
+	BASE_LIST_FOR_EACH(link, &server->retired)
 	{
 		agent_process_destroy(CONTAINER_OF(link, struct agent_process, link));
 	}

@@ -36,6 +36,8 @@ struct agent_server {
 	struct base_link processes;  /* all that were started */
 	unsigned n_processes;
 	struct base_link orphans; /* processes without a connection: resident or being killed */
+	struct base_link retired; /* answered; freed when the answer is on its way */
+	bool reap_more;		  /* more processes may have ended than were looked at */
 	struct agent_process *prepared; /* has its pipes, but no program yet; may be NULL */
 	struct agent_process *resident; /* NULL: none was started, or it was handed out and ended */
 

@@ -153,13 +153,16 @@ int agent_spawn(const struct agent_spawn_params *params, pid_t *ret_pid, const c
 	return 0;
 }
 
-void agent_spawn_rearm(int signal_fd)
+pid_t agent_spawn_rearm(int signal_fd)
 {
 	struct signalfd_siginfo info;
+	ssize_t n;
 
 	/* One read is enough: a signal is pending once, however many children have ended. */
-	while (read(signal_fd, &info, sizeof(info)) < 0 && errno == EINTR) {
-	}
+	do {
+		n = read(signal_fd, &info, sizeof(info));
+	} while (n < 0 && errno == EINTR);
+	return n == sizeof(info) ? (pid_t)info.ssi_pid : 0;
 }
 
 pid_t agent_spawn_next(int *ret_status)

@@ -35,8 +35,11 @@ int agent_spawn_init(int *ret_signal_fd);
  */
 int agent_spawn(const struct agent_spawn_params *params, pid_t *ret_pid, const char **ret_step);
 
-/* After the descriptor was readable, before the first agent_spawn_next(): arms it again. */
-void agent_spawn_rearm(int signal_fd);
+/*
+ * After the descriptor was readable, before the first agent_spawn_next(): arms it again. Returns
+ * the process whose end made it readable, or 0 when that is not known.
+ */
+pid_t agent_spawn_rearm(int signal_fd);
 
 /* Collects any process that has ended, started by us or left to us, without waiting: its pid with
  * *ret_status as wait(2) gives it; 0 when there is none (any more). */

@@ -50,6 +50,17 @@ static void run(const char *const *argv, struct outcome *ret_outcome)
 	client_wait(&client, 7, ret_outcome);
 }
 
+/* Of an agent that has tidied up after the last answer. After the first exec, the pipes of the next
+ * are among them. */
+static unsigned fds_at_rest(void)
+{
+	struct outcome outcome;
+
+	client_request(&client, 6, "ping", NULL);
+	client_wait(&client, 6, &outcome);
+	return agent_instance_fds(&agent);
+}
+
 static void assert_error(const char *code)
 {
 	struct outcome outcome;
@@ -348,9 +359,11 @@ static void responses_nobody_reads_stop_the_requests(void **state)
 
 static void many_run_at_once(void **state)
 {
-	unsigned fds = agent_instance_fds(&agent);
 	struct outcome outcome;
+	unsigned fds;
 
+	run(ARGV("true"), &outcome);
+	fds = fds_at_rest();
 	for (int i = 0; i < AGENT_PROCESSES_MAX; i++) {
 		client_request(&client, 100 + i, "exec", "argv", 'a', SH("read x; echo $x; exit 5"),
 			       "stdin", 'b', 1, NULL);
@@ -367,7 +380,7 @@ static void many_run_at_once(void **state)
 		assert_int_equal(outcome.code, 5);
 		assert_string_equal(outcome.out, line);
 	}
-	assert_int_equal(agent_instance_fds(&agent), fds);
+	assert_int_equal(fds_at_rest(), fds);
 }
 
 static void two_writers_both_get_through(void **state)
@@ -590,6 +603,17 @@ static void request_identity(struct client *to, const char *machine_id, int64_t 
 		       INT64_C(1000000000), "tsc_khz", 'i', tsc_khz, NULL);
 }
 
+static void request_touch(bool touch)
+{
+	const char seed[GUEST_SEED_BYTES] = { 0 };
+
+	client_request(&client, 0, "identity", "seed", 'd', seed, sizeof(seed), "machine_id", 's',
+		       "0123456789abcdef0123456789abcdef", "boot_id", 's',
+		       "01234567-89ab-cdef-0123-456789abcdef", "hostname", 's', "box", "generation",
+		       'i', INT64_C(1), "realtime_ns", 'i', INT64_C(1), "tsc", 'i', INT64_C(1),
+		       "tsc_khz", 'i', INT64_C(2000000), "touch", 'b', (int)touch, NULL);
+}
+
 static size_t read_file(const char *name, char *data, size_t size)
 {
 	char path[128];
@@ -644,6 +668,86 @@ static void a_bad_identity_changes_nothing(void **state)
 	client_wait(&client, 0, &outcome);
 	assert_string_equal(outcome.error, "invalid_argument");
 	assert_int_equal(read_file("identity.log", text, sizeof(text)), 0);
+}
+
+static void an_identity_with_touch_runs_a_program(void **state)
+{
+	char ack[GUEST_IDENTITY_ACK_BYTES + 1];
+	struct outcome outcome;
+	unsigned n_fds;
+	long pid;
+
+	run(SH("echo $$"), &outcome);
+	n_fds = fds_at_rest();
+	pid = strtol(outcome.out, NULL, 10);
+	for (int i = 0; i < 3; i++) {
+		/* Nothing but the acknowledgement comes, whatever the program wrote. */
+		request_touch(true);
+		assert_int_equal(recv(client.fd, ack, sizeof(ack), 0), GUEST_IDENTITY_ACK_BYTES);
+		assert_memory_equal(ack, GUEST_IDENTITY_ACK, GUEST_IDENTITY_ACK_BYTES);
+	}
+	/* By then it has ended, and left nothing but what was there before. */
+	assert_int_equal(agent_instance_fds(&agent), n_fds);
+	run(SH("ps -o stat= --ppid $PPID | grep -c Z; echo $$"), &outcome);
+	assert_int_equal(strncmp(outcome.out, "0\n", 2), 0);
+	/* Three programs and this one have been started since, at least. */
+	assert_true(strtol(outcome.out + 2, NULL, 10) >= pid + 4);
+}
+
+static void touch_is_a_choice(void **state)
+{
+	char ack[GUEST_IDENTITY_ACK_BYTES];
+	struct outcome outcome;
+
+	request_touch(false);
+	assert_int_equal(recv(client.fd, ack, sizeof(ack), MSG_WAITALL), sizeof(ack));
+	client_request(&client, 0, "identity", "touch", 's', "yes", NULL);
+	client_wait(&client, 0, &outcome);
+	assert_string_equal(outcome.error, "invalid_argument");
+	assert_non_null(strstr(outcome.message, "touch"));
+}
+
+static void a_touch_that_fails_is_no_acknowledgement(void **state)
+{
+	struct outcome outcome;
+
+	request_touch(true);
+	client_request(&client, 7, "kill", "id", 'i', INT64_C(0), "signal", 'i', INT64_C(9), NULL);
+	client_wait(&client, 0, &outcome);
+	/* Usually it is killed first; a program of one system call may be faster. */
+	if (outcome.error[0]) {
+		assert_string_equal(outcome.error, "failed");
+		assert_non_null(strstr(outcome.message, "0x9"));
+	}
+}
+
+/* What ends while the end of another is looked at has had no event for its output yet. */
+static void no_output_is_lost_when_many_end_at_once(void **state)
+{
+	enum {
+		AT_ONCE = 32,
+		ROUNDS = 8,
+	};
+
+	for (int round = 0; round < ROUNDS; round++) {
+		unsigned n_answers = 0, n_outputs = 0;
+
+		for (int i = 0; i < AT_ONCE; i++) {
+			client_request(&client, 100 + i, "exec", "argv", 'a', ARGV("echo", "x"),
+				       NULL);
+		}
+		while (n_answers < AT_ONCE) {
+			const msgpack_object *message;
+
+			assert_true(client_receive(&client, &message));
+			if (message->via.array.ptr[0].via.u64 == 1) {
+				n_answers++;
+			} else {
+				n_outputs++;
+			}
+		}
+		assert_int_equal(n_outputs, AT_ONCE);
+	}
 }
 
 static void the_reseed_fault_is_never_acknowledged(void **state)
@@ -819,6 +923,10 @@ int main(void)
 		TEST(quiesce_wants_nothing_running),
 		TEST(identity_is_acknowledged_with_five_bytes),
 		TEST(a_bad_identity_changes_nothing),
+		TEST(an_identity_with_touch_runs_a_program),
+		TEST(touch_is_a_choice),
+		TEST(a_touch_that_fails_is_no_acknowledgement),
+		TEST(no_output_is_lost_when_many_end_at_once),
 		TEST(the_reseed_fault_is_never_acknowledged),
 		TEST(malformed_bytes_end_their_connection_only),
 		TEST(messages_at_the_limit_pass),
