@@ -5,6 +5,7 @@
 #include "tests/guest/common.h"
 
 #include "base/clock.h"
+#include "guest/agent.h"
 #include "vmm/state_format.h"
 #include "vmm/state_vcpu.h"
 
@@ -12,6 +13,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <xxhash.h>
 
 #define PATIENCE_MS 30000
@@ -313,6 +315,37 @@ static void test_clock_and_timer_of_an_old_snapshot(void **state)
 	}
 }
 
+/* The stand-in for an agent: it acknowledges an identity that was there before it ran, then echoes.
+ */
+static void test_identity(void **state)
+{
+	_cleanup_image_ struct image image = { -1, -1, 0 };
+
+	make_image("identity", 1, 0, "ready", &image);
+	for (unsigned generation = 0; generation < 3; generation++) {
+		_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE;
+		_cleanup_fd_ int ours = -1, theirs = -1;
+		uint64_t port = GUEST_AGENT_PORT;
+		char buffer[GUEST_IDENTITY_ACK_BYTES];
+		int pair[2];
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+		ours = pair[0];
+		theirs = pair[1];
+		restore(&vm, &image, 1);
+		assert_int_equal(base_fd_write_full(ours, "an identity", 11), 0);
+		assert_vm_ok(&vm, harness_call(&vm, VMM_OP_ATTACH, &port, 1, &theirs, 1, NULL));
+		assert_vm_ok(&vm, harness_resume(&vm));
+		assert_int_equal(base_fd_read_full(ours, buffer, sizeof(buffer)), 0);
+		assert_memory_equal(buffer, GUEST_IDENTITY_ACK, sizeof(buffer));
+		for (unsigned i = 0; i < 20; i++) {
+			assert_int_equal(base_fd_write_full(ours, "echo", 4), 0);
+			assert_int_equal(base_fd_read_full(ours, buffer, 4), 0);
+			assert_memory_equal(buffer, "echo", 4);
+		}
+	}
+}
+
 /* A state fits the VM that it was saved from, and no other. */
 static void test_other_configuration(void **state)
 {
@@ -346,6 +379,7 @@ int main(void)
 		cmocka_unit_test(test_clones_are_apart),
 		cmocka_unit_test(test_two_cpus),
 		cmocka_unit_test(test_clock_and_timer_of_an_old_snapshot),
+		cmocka_unit_test(test_identity),
 		cmocka_unit_test(test_other_configuration),
 	};
 

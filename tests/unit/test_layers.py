@@ -19,7 +19,7 @@ MAY_INCLUDE = {
     "daemon": {"base", "vmm", "snapshot", "uffd", "pool", "rpc"},
     "cli": {"base", "vmm", "snapshot", "rpc", "guest"},
     "guest": {"base"},
-    "bench": {"base", "vmm", "snapshot", "uffd", "pool", "rpc", "guest"},
+    "bench": {"base", "vmm", "snapshot", "uffd", "pool", "rpc", "guest", "tests"},
 }
 FACADES = {
     "vmm": {"vmm/vmm.h", "vmm/control.h"},
@@ -28,6 +28,8 @@ FACADES = {
     "pool": {"pool/pool.h"},
     "rpc": {"rpc/rpc.h", "rpc/warmbox.h"},
     "guest": {"guest/agent.h"},
+    # Benchmarks start VMMs as the tests do.
+    "tests": {"tests/guest/harness.h"},
 }
 # Only these know the event loop.
 UV_FOLDERS = {"pool", "rpc", "daemon"}
