@@ -76,7 +76,7 @@ json_t *cli_template_json(const struct snapshot_manifest *manifest)
 						       "size_bytes", (json_int_t)disk->size_bytes,
 						       "read_only", disk->read_only));
 	}
-	return json_pack("{s:s,s:s,s:I,s:I,s:i,s:b,s:s,s:s,s:s,s:s,s:s,s:o,s:I,s:I,s:I,s:I}",
+	return json_pack("{s:s,s:s,s:I,s:I,s:i,s:b,s:s,s:s,s:s,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I}",
 			 "name", manifest->template_name, "id", manifest->id, "created_ns",
 			 (json_int_t)manifest->created_realtime_ns, "memory_bytes",
 			 (json_int_t)manifest->memory_bytes, "vcpus", (int)manifest->n_vcpus,
@@ -87,7 +87,8 @@ json_t *cli_template_json(const struct snapshot_manifest *manifest)
 			 "disks", disks, "state_bytes", (json_int_t)manifest->state_bytes,
 			 "memory_file_bytes", (json_int_t)manifest->memory_file_bytes,
 			 "stored_chunks", (json_int_t)manifest->stored_chunks, "zero_chunks",
-			 (json_int_t)manifest->zero_chunks);
+			 (json_int_t)manifest->zero_chunks, "working_set_pages",
+			 (json_int_t)manifest->ws_pages);
 }
 
 /* One template as a row of the table, or as an element of the JSON array. */

@@ -155,7 +155,7 @@ static void encode_disks(struct rpc_encoder *encoder, const struct snapshot_mani
 
 static void encode_manifest(struct rpc_encoder *encoder, const struct snapshot_manifest *manifest)
 {
-	rpc_encode_map(encoder, 19);
+	rpc_encode_map(encoder, 20);
 	rpc_encode_key_uint(encoder, "format", SNAPSHOT_FORMAT_VERSION);
 	rpc_encode_key_str(encoder, "id", manifest->id);
 	rpc_encode_key_str(encoder, "parent", manifest->parent[0] ? manifest->parent : NULL);
@@ -175,6 +175,7 @@ static void encode_manifest(struct rpc_encoder *encoder, const struct snapshot_m
 	rpc_encode_key_str(encoder, "chunk_table_digest", manifest->chunk_table_digest);
 	rpc_encode_key_uint(encoder, "stored_chunks", manifest->stored_chunks);
 	rpc_encode_key_uint(encoder, "zero_chunks", manifest->zero_chunks);
+	rpc_encode_key_uint(encoder, "working_set_pages", manifest->ws_pages);
 }
 
 static void work_inspect(uv_work_t *uv_work)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Guest memory to the data of a memory file.
+ * Guest memory to the chunks of a memory file.
  *
  * Workers take batches of chunks in order, each reads its batch from the memfd (with pread: reading
  * a hole of a mapping would fill it), finds the zero chunks, compresses the others, waits until all
@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "snapshot/working_set.h"
 
 #include <errno.h>
 #include <lz4.h>
@@ -64,12 +65,6 @@ static inline void batch_deinit(struct batch *batch)
 {
 	free(batch->memory);
 	free(batch->stored);
-}
-
-static bool is_zero(const uint8_t *data, size_t size)
-{
-	/* Each byte equals the one before it, and the first is zero. */
-	return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
 }
 
 static int fail(struct job *job, int r, const char *what)
@@ -134,7 +129,7 @@ static void compress_batch(struct job *job, struct batch *batch)
 			snapshot_format_chunk_covers(job->memory_bytes, batch->first_chunk + i);
 		struct snapshot_chunk *chunk = &job->chunks[batch->first_chunk + i];
 
-		if (is_zero(in, covers)) {
+		if (snapshot_is_zero(in, covers)) {
 			continue;
 		}
 
@@ -322,7 +317,8 @@ static void run(struct job *job, unsigned n_threads, void (*progress)(void *, ui
 	pthread_mutex_destroy(&job->lock);
 }
 
-int snapshot_compress(int memory_fd, uint64_t memory_bytes, int file_fd, unsigned n_threads,
+int snapshot_compress(int memory_fd, uint64_t memory_bytes, int file_fd, uint64_t file_offset,
+		      unsigned n_threads,
 		      void (*progress)(void *userdata, uint64_t done_bytes, uint64_t total_bytes),
 		      void *userdata, struct snapshot_compress_result *ret_result,
 		      struct base_error *error)
@@ -348,7 +344,7 @@ int snapshot_compress(int memory_fd, uint64_t memory_bytes, int file_fd, unsigne
 		.n_chunks = n_chunks,
 		.n_batches = (n_chunks + BATCH_CHUNKS - 1) / BATCH_CHUNKS,
 		.chunks = chunks,
-		.file_bytes = snapshot_format_data_offset(n_chunks),
+		.file_bytes = file_offset,
 	};
 
 	run(&job, thread_count(n_threads, job.n_batches), progress, userdata);

@@ -11,9 +11,11 @@ struct snapshot_compress_result {
 	uint64_t stored_chunks;
 };
 
-/* Writes the data of the memory file to file_fd; header and table are left to the caller. The
- * parameters are those of snapshot_writer_memory(); memory_bytes must be valid. Blocks. */
-int snapshot_compress(int memory_fd, uint64_t memory_bytes, int file_fd, unsigned n_threads,
+/* Writes the stored chunks to file_fd, from file_offset; what stands in front of them is left to
+ * the caller. The other parameters are those of snapshot_writer_memory(); memory_bytes must be
+ * valid. Blocks. */
+int snapshot_compress(int memory_fd, uint64_t memory_bytes, int file_fd, uint64_t file_offset,
+		      unsigned n_threads,
 		      void (*progress)(void *userdata, uint64_t done_bytes, uint64_t total_bytes),
 		      void *userdata, struct snapshot_compress_result *ret_result,
 		      struct base_error *error);

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * The files of a snapshot, format version 1. docs/formats.md says the same with examples.
+ * The files of a snapshot, format version 2. docs/formats.md says the same with examples.
  *
  * All integers are little-endian. A digest is XXH3-128 in its canonical byte order, the one that
  * its hexadecimal text shows. Padding and reserved bytes are zero, and a reader refuses others. No
@@ -28,9 +28,10 @@
  *      12   4  bytes of guest memory a chunk covers: SNAPSHOT_CHUNK_BYTES
  *      16   8  bytes of guest memory, a multiple of SNAPSHOT_PAGE_BYTES
  *      24   8  number of chunks c: memory / chunk, rounded up
- *      32   8  where the data begins: 64 + 24 * c, rounded up to SNAPSHOT_DATA_ALIGN
- *      40   8  bytes of data; the file ends after them
- *      48   8  bytes of the working set at the start of the data; 0 in version 1
+ *      32   8  pages in the working set w: at most SNAPSHOT_WS_PAGES_MAX and half of the memory
+ *      40   8  where the data begins: the end of what stands here, rounded up to
+ *              SNAPSHOT_DATA_ALIGN
+ *      48   8  bytes of data; the file ends after them
  *      56   8  reserved, 0
  *      64      c table entries of 24 bytes:
  *                 0  8  offset in the file; 0 when not stored
@@ -38,11 +39,19 @@
  *                12  1  encoding: 0 zeros, not stored; 1 raw; 2 one LZ4 block
  *                13  3  reserved, 0
  *                16  8  XXH3-64 of the decoded chunk; 0 when not stored
+ *              w page numbers of 4 bytes, in the order in which they are wanted; inside the
+ *              memory, none twice
+ *              w / SNAPSHOT_WS_BLOCK_PAGES, rounded up, times 8 bytes: XXH3-64 of each block
  *              zeros up to the data
- *              data: the stored chunks in the order of the table, without a gap
+ *              data: the w pages, raw and in that order, then the stored chunks in the order of
+ *              the table, without a gap
  *
  *    The manifest's chunk_table_digest covers everything in front of the data. A raw chunk is as
  *    long as the memory it covers, an LZ4 chunk is shorter.
+ *
+ *    A page of the working set is stored twice: alone, and in its chunk. So chunks are decoded
+ *    without knowing of the working set, and what is lost by a page that the working set lacks is
+ *    time and nothing else.
  */
 
 #include "snapshot/snapshot.h"
@@ -55,6 +64,7 @@
 #define SNAPSHOT_MEMORY_MAGIC	     "WARMBOXR"
 #define SNAPSHOT_MEMORY_HEADER_BYTES 64
 #define SNAPSHOT_TABLE_ENTRY_BYTES   24
+#define SNAPSHOT_WS_CHECKSUM_BYTES   8
 #define SNAPSHOT_DATA_ALIGN	     KIB(4) /* so that O_DIRECT can read the data */
 
 #define SNAPSHOT_MAGIC_BYTES	8
@@ -70,6 +80,7 @@ _Static_assert(SNAPSHOT_MEMORY_HEADER_BYTES == SNAPSHOT_MAGIC_BYTES + 2 * 4 + 6 
 _Static_assert(SNAPSHOT_TABLE_ENTRY_BYTES == 8 + 4 + 1 + 3 + 8, "table entry");
 _Static_assert(SNAPSHOT_DIGEST_LENGTH == 2 * SNAPSHOT_MANIFEST_TRAILER_BYTES, "digest");
 _Static_assert(SNAPSHOT_CHUNK_BYTES % SNAPSHOT_PAGE_BYTES == 0, "chunks are whole pages");
+_Static_assert(SNAPSHOT_MEMORY_MAX_BYTES / SNAPSHOT_PAGE_BYTES <= UINT32_MAX, "page numbers");
 _Static_assert(SNAPSHOT_MANIFEST_MAX_BYTES > SNAPSHOT_CMDLINE_MAX + SNAPSHOT_DISKS_MAX * 128 + 2048,
 	       "the largest manifest fits");
 
@@ -79,10 +90,35 @@ static inline uint64_t snapshot_format_chunk_count(uint64_t memory_bytes)
 	return (memory_bytes + SNAPSHOT_CHUNK_BYTES - 1) / SNAPSHOT_CHUNK_BYTES;
 }
 
-static inline uint64_t snapshot_format_data_offset(uint64_t n_chunks)
+/* The most pages that a working set of this memory can have. */
+static inline uint64_t snapshot_format_ws_max(uint64_t memory_bytes)
 {
-	return base_align_up(SNAPSHOT_MEMORY_HEADER_BYTES + n_chunks * SNAPSHOT_TABLE_ENTRY_BYTES,
-			     SNAPSHOT_DATA_ALIGN);
+	return MIN(memory_bytes / SNAPSHOT_PAGE_BYTES / 2, (uint64_t)SNAPSHOT_WS_PAGES_MAX);
+}
+
+static inline uint64_t snapshot_format_ws_blocks(uint64_t ws_pages)
+{
+	return (ws_pages + SNAPSHOT_WS_BLOCK_PAGES - 1) / SNAPSHOT_WS_BLOCK_PAGES;
+}
+
+/* Where the padding in front of the data begins; ws_pages must be valid. */
+static inline uint64_t snapshot_format_table_end(uint64_t n_chunks, uint64_t ws_pages)
+{
+	return SNAPSHOT_MEMORY_HEADER_BYTES + n_chunks * SNAPSHOT_TABLE_ENTRY_BYTES +
+	       ws_pages * sizeof(uint32_t) +
+	       snapshot_format_ws_blocks(ws_pages) * SNAPSHOT_WS_CHECKSUM_BYTES;
+}
+
+static inline uint64_t snapshot_format_data_offset(uint64_t n_chunks, uint64_t ws_pages)
+{
+	return base_align_up(snapshot_format_table_end(n_chunks, ws_pages), SNAPSHOT_DATA_ALIGN);
+}
+
+/* Pages in a block of the working set; block must be one. */
+static inline uint32_t snapshot_format_ws_block_pages(uint64_t ws_pages, uint64_t block)
+{
+	return (uint32_t)MIN((uint64_t)SNAPSHOT_WS_BLOCK_PAGES,
+			     ws_pages - block * SNAPSHOT_WS_BLOCK_PAGES);
 }
 
 /* Bytes of guest memory that chunk n covers; n must be a chunk. */

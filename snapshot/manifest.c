@@ -66,6 +66,7 @@ static const struct field manifest_fields[] = {
 	MANIFEST_FIELD("chunk_table_digest", FIELD_TEXT, chunk_table_digest),
 	MANIFEST_FIELD("stored_chunks", FIELD_U64, stored_chunks),
 	MANIFEST_FIELD("zero_chunks", FIELD_U64, zero_chunks),
+	MANIFEST_FIELD("working_set_pages", FIELD_U64, ws_pages),
 };
 
 static const struct field disk_fields[] = {
@@ -113,7 +114,7 @@ static int validate_disks(const struct snapshot_manifest *m, struct base_error *
 static int validate_files(const struct snapshot_manifest *m, struct base_error *error)
 {
 	uint64_t n_chunks = snapshot_format_chunk_count(m->memory_bytes);
-	uint64_t data_offset = snapshot_format_data_offset(n_chunks);
+	uint64_t data_offset, ws_bytes;
 
 	if (m->state_bytes == 0 || m->state_bytes > SNAPSHOT_STATE_MAX_BYTES) {
 		return bad(error, "state_bytes", "out of range");
@@ -127,8 +128,13 @@ static int validate_files(const struct snapshot_manifest *m, struct base_error *
 	if (m->stored_chunks > n_chunks || m->zero_chunks != n_chunks - m->stored_chunks) {
 		return bad(error, "stored_chunks", "stored and zero chunks do not add up");
 	}
-	if (m->memory_file_bytes < data_offset ||
-	    m->memory_file_bytes > data_offset + m->memory_bytes) {
+	if (m->ws_pages > snapshot_format_ws_max(m->memory_bytes)) {
+		return bad(error, "working_set_pages", "out of range");
+	}
+	data_offset = snapshot_format_data_offset(n_chunks, m->ws_pages);
+	ws_bytes = m->ws_pages * SNAPSHOT_PAGE_BYTES;
+	if (m->memory_file_bytes < data_offset + ws_bytes ||
+	    m->memory_file_bytes > data_offset + ws_bytes + m->memory_bytes) {
 		return bad(error, "memory_file_bytes", "out of range");
 	}
 	return 0;

@@ -23,15 +23,30 @@
 
 struct snapshot_memory {
 	int fd; /* owned */
-	uint64_t bytes;
-	uint64_t n_chunks, stored_chunks;
-	struct snapshot_chunk *chunks; /* owned */
+	uint64_t bytes, data_offset;
+	struct snapshot_table table;
 };
+
+/* How much stands in front of the data; all of it is in the file. */
+static int read_header(const struct snapshot_memory *memory, uint64_t file_bytes,
+		       uint64_t *ret_data_offset, struct base_error *error)
+{
+	uint8_t header[SNAPSHOT_MEMORY_HEADER_BYTES];
+	size_t size = (size_t)MIN(file_bytes, (uint64_t)sizeof(header));
+	int r = base_fd_pread_full(memory->fd, header, size, 0);
+
+	if (r < 0) {
+		return base_error_set_errno(error, r, "memory: cannot read it");
+	}
+	return snapshot_table_decode_header(header, size, memory->bytes, file_bytes,
+					    ret_data_offset, error);
+}
 
 static int read_table(struct snapshot_memory *memory, const char *table_digest,
 		      struct base_error *error)
 {
 	_cleanup_free_ uint8_t *data = NULL;
+	uint64_t file_bytes;
 	struct stat st;
 	int r;
 
@@ -39,28 +54,23 @@ static int read_table(struct snapshot_memory *memory, const char *table_digest,
 		r = -errno;
 		return base_error_set_errno(error, r, "memory: cannot look at it");
 	}
-	if (!snapshot_format_memory_bytes_valid(memory->bytes)) {
-		return base_error_set(error, -EBADMSG, "memory: memory bytes: out of range");
+	file_bytes = (uint64_t)st.st_size;
+	r = read_header(memory, file_bytes, &memory->data_offset, error);
+	if (r < 0) {
+		return r;
 	}
-	memory->n_chunks = snapshot_format_chunk_count(memory->bytes);
-
-	uint64_t table_bytes = snapshot_format_data_offset(memory->n_chunks);
-
-	/* Before so much is allocated. */
-	if ((uint64_t)st.st_size < table_bytes) {
-		return base_error_set(error, -EBADMSG, "memory: size: cut off in the chunk table");
-	}
-	r = snapshot_store_read_start("memory", memory->fd, table_bytes, &data, error);
+	r = snapshot_store_read_start("memory", memory->fd, memory->data_offset, &data, error);
 	if (r < 0) {
 		return r;
 	}
 	/* Fields first: they say more than a digest does. */
-	r = snapshot_table_decode(data, table_bytes, memory->bytes, (uint64_t)st.st_size,
-				  &memory->chunks, &memory->stored_chunks, error);
+	r = snapshot_table_decode(data, memory->data_offset, memory->bytes, file_bytes,
+				  &memory->table, error);
 	if (r < 0) {
 		return r;
 	}
-	return snapshot_digest_check("memory: chunk table", data, table_bytes, table_digest, error);
+	return snapshot_digest_check("memory: chunk table", data, memory->data_offset, table_digest,
+				     error);
 }
 
 int snapshot_memory_open(int fd, uint64_t memory_bytes, const char *table_digest,
@@ -93,7 +103,7 @@ void snapshot_memory_free(struct snapshot_memory *memory)
 		return;
 	}
 	base_fd_close(memory->fd);
-	free(memory->chunks);
+	snapshot_table_deinit(&memory->table);
 	free(memory);
 }
 
@@ -109,48 +119,47 @@ uint64_t snapshot_memory_bytes(const struct snapshot_memory *memory)
 
 uint64_t snapshot_memory_chunk_count(const struct snapshot_memory *memory)
 {
-	return memory->n_chunks;
+	return snapshot_format_chunk_count(memory->bytes);
 }
 
 uint64_t snapshot_memory_stored_chunks(const struct snapshot_memory *memory)
 {
-	return memory->stored_chunks;
+	return memory->table.stored_chunks;
 }
 
 const struct snapshot_chunk *snapshot_memory_chunk(const struct snapshot_memory *memory, uint64_t n)
 {
-	assert(n < memory->n_chunks);
-	return &memory->chunks[n];
+	assert(n < snapshot_memory_chunk_count(memory));
+	return &memory->table.chunks[n];
 }
 
 int snapshot_memory_decode(const struct snapshot_memory *memory, uint64_t n, const void *stored,
 			   void *out, struct base_error *error)
 {
-	assert(n < memory->n_chunks);
-	return snapshot_table_decode_chunk(&memory->chunks[n], n,
+	assert(n < snapshot_memory_chunk_count(memory));
+	return snapshot_table_decode_chunk(&memory->table.chunks[n], n,
 					   snapshot_format_chunk_covers(memory->bytes, n), stored,
 					   out, error);
 }
 
-/* Format version 1 has no working set. */
-
 uint64_t snapshot_memory_ws_pages(const struct snapshot_memory *memory)
 {
-	return 0;
+	return memory->table.ws_pages;
 }
 
 const uint32_t *snapshot_memory_ws(const struct snapshot_memory *memory)
 {
-	return NULL;
+	return memory->table.ws;
 }
 
 uint64_t snapshot_memory_ws_offset(const struct snapshot_memory *memory)
 {
-	return snapshot_format_data_offset(memory->n_chunks);
+	return memory->data_offset;
 }
 
 int snapshot_memory_ws_check(const struct snapshot_memory *memory, uint64_t block, const void *data,
 			     struct base_error *error)
 {
-	return base_error_set(error, -EBADMSG, "memory: working set: there is none");
+	assert(block < snapshot_format_ws_blocks(memory->table.ws_pages));
+	return snapshot_table_check_block(&memory->table, block, data, error);
 }

@@ -174,13 +174,14 @@ static int load_memory(struct snapshot *snapshot, const struct files *files,
 		return r;
 	}
 
-	uint64_t stored = snapshot_memory_stored_chunks(snapshot->memory);
-
-	if (stored != m->stored_chunks) {
+	if (snapshot_memory_stored_chunks(snapshot->memory) != m->stored_chunks) {
 		return base_error_set(error, -EBADMSG,
-				      "memory: chunk table: %" PRIu64
-				      " chunks are stored instead of %" PRIu64,
-				      stored, m->stored_chunks);
+				      "memory: chunk table: not %" PRIu64 " chunks are stored",
+				      m->stored_chunks);
+	}
+	if (snapshot_memory_ws_pages(snapshot->memory) != m->ws_pages) {
+		return base_error_set(error, -EBADMSG, "memory: working set pages: not %" PRIu64,
+				      m->ws_pages);
 	}
 	return 0;
 }

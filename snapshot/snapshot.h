@@ -25,10 +25,11 @@
 
 #include <stdbool.h>
 
-#define SNAPSHOT_FORMAT_VERSION	  1
+#define SNAPSHOT_FORMAT_VERSION	  2
 #define SNAPSHOT_CHUNK_BYTES	  KIB(64)
 #define SNAPSHOT_PAGE_BYTES	  KIB(4)
-#define SNAPSHOT_WS_BLOCK_PAGES	  16 /* of the working set, under one checksum */
+#define SNAPSHOT_WS_BLOCK_PAGES	  16	/* of the working set, under one checksum */
+#define SNAPSHOT_WS_PAGES_MAX	  65536 /* and at most half of the memory */
 #define SNAPSHOT_NAME_MAX	  64 /* template names: [a-z0-9][a-z0-9._-]*, at most this many bytes */
 #define SNAPSHOT_ID_LENGTH	  32 /* 128 random bits in lower-case hexadecimal */
 #define SNAPSHOT_DIGEST_LENGTH	  32 /* XXH3-128 in lower-case hexadecimal */
@@ -41,13 +42,13 @@
 struct snapshot_disk {
 	char digest[SNAPSHOT_DIGEST_LENGTH + 1]; /* of the image in images/ */
 	uint64_t size_bytes;
-	bool read_only; /* always true in format version 1 */
+	bool read_only; /* always true in format version 2 */
 };
 
 /* What is known of a snapshot. Strings are NUL-terminated in memory and length-prefixed on disk. */
 struct snapshot_manifest {
 	char id[SNAPSHOT_ID_LENGTH + 1];
-	char parent[SNAPSHOT_ID_LENGTH + 1]; /* empty: none; format version 1 refuses any other */
+	char parent[SNAPSHOT_ID_LENGTH + 1]; /* empty: none; format version 2 refuses any other */
 	char template_name[SNAPSHOT_NAME_MAX + 1];
 	uint64_t created_realtime_ns;
 	uint32_t host_kind;	   /* enum vmm_host_kind, opaque here */
@@ -67,6 +68,7 @@ struct snapshot_manifest {
 	uint64_t memory_file_bytes;
 	char chunk_table_digest[SNAPSHOT_DIGEST_LENGTH + 1];
 	uint64_t stored_chunks, zero_chunks;
+	uint64_t ws_pages; /* in the working set */
 };
 
 /* --- store --- */
@@ -125,6 +127,15 @@ BASE_DEFINE_CLEANUP(struct snapshot_writer *, snapshot_writer_free)
 /* An empty writable file that becomes `state`; borrowed from the writer. It must have something in
  * it, and nobody may write to it any more, when the snapshot is published. */
 int snapshot_writer_state_fd(struct snapshot_writer *writer);
+
+/*
+ * Names the working set: n page numbers in the order in which they are wanted, which are copied.
+ * Before snapshot_writer_memory(), and only when there is one. Of these pages the ones that are all
+ * zero are left out, then what is past the limit at the end. -EINVAL there: a page is not inside
+ * the memory, or in the list twice.
+ */
+int snapshot_writer_working_set(struct snapshot_writer *writer, const uint32_t *pages, size_t n,
+				struct base_error *error);
 
 /* Reads the guest's memory from a memfd (borrowed; holes are skipped), compresses it on n_threads
  * (0: all cores) and writes `memory`. progress (may be NULL) is called now and then from the

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Header and chunk table of the memory file.
+ * What stands in front of the data of a memory file.
  *
- * Stored chunks stand in the order of the table and without gaps, so one running offset checks at
- * once that every chunk is inside the file, that none overlap and that no byte of the data is left
- * over. Every failure is -EBADMSG and names the field. No state, any thread.
+ * The data is the working set, then the stored chunks in the order of the table, without gaps; so
+ * one running offset checks at once that every chunk is inside the file, that none overlap and that
+ * no byte of the data is left over. Every failure is -EBADMSG and names the field. No state, any
+ * thread.
  */
 
 #include "snapshot/table.h"
+
+#include "snapshot/working_set.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,31 +19,46 @@
 #include <string.h>
 #include <xxhash.h>
 
-int snapshot_table_encode(const struct snapshot_chunk *chunks, uint64_t memory_bytes,
+void snapshot_table_deinit(struct snapshot_table *table)
+{
+	free(table->chunks);
+	free(table->ws);
+	free(table->ws_checksums);
+	*table = (struct snapshot_table){};
+}
+
+int snapshot_table_encode(const struct snapshot_table *table, uint64_t memory_bytes,
 			  uint64_t file_bytes, struct base_writer *writer)
 {
 	static const uint8_t zeros[SNAPSHOT_DATA_ALIGN];
 	uint64_t n_chunks = snapshot_format_chunk_count(memory_bytes);
-	uint64_t data_offset = snapshot_format_data_offset(n_chunks);
-	uint64_t table_end = SNAPSHOT_MEMORY_HEADER_BYTES + n_chunks * SNAPSHOT_TABLE_ENTRY_BYTES;
+	uint64_t data_offset = snapshot_format_data_offset(n_chunks, table->ws_pages);
 
 	base_writer_bytes(writer, SNAPSHOT_MEMORY_MAGIC, SNAPSHOT_MAGIC_BYTES);
 	base_writer_u32(writer, SNAPSHOT_FORMAT_VERSION);
 	base_writer_u32(writer, SNAPSHOT_CHUNK_BYTES);
 	base_writer_u64(writer, memory_bytes);
 	base_writer_u64(writer, n_chunks);
+	base_writer_u64(writer, table->ws_pages);
 	base_writer_u64(writer, data_offset);
 	base_writer_u64(writer, file_bytes - data_offset);
-	base_writer_u64(writer, 0); /* working set */
 	base_writer_u64(writer, 0); /* reserved */
 
 	for (uint64_t n = 0; n < n_chunks; n++) {
-		base_writer_u64(writer, chunks[n].offset);
-		base_writer_u32(writer, chunks[n].length);
-		base_writer_u32(writer, chunks[n].encoding); /* and three bytes reserved */
-		base_writer_u64(writer, chunks[n].checksum);
+		base_writer_u64(writer, table->chunks[n].offset);
+		base_writer_u32(writer, table->chunks[n].length);
+		/* and three bytes reserved */
+		base_writer_u32(writer, table->chunks[n].encoding);
+		base_writer_u64(writer, table->chunks[n].checksum);
 	}
-	base_writer_bytes(writer, zeros, data_offset - table_end);
+	for (uint32_t i = 0; i < table->ws_pages; i++) {
+		base_writer_u32(writer, table->ws[i]);
+	}
+	for (uint64_t b = 0; b < snapshot_format_ws_blocks(table->ws_pages); b++) {
+		base_writer_u64(writer, table->ws_checksums[b]);
+	}
+	base_writer_bytes(writer, zeros,
+			  data_offset - snapshot_format_table_end(n_chunks, table->ws_pages));
 	return base_writer_result(writer);
 }
 
@@ -50,41 +68,57 @@ static int bad(struct base_error *error, const char *field, uint64_t value, uint
 			      value, expected);
 }
 
+/* The next number has to be the one that is expected. */
+static int expect(struct base_reader *reader, unsigned bytes, const char *field, uint64_t expected,
+		  struct base_error *error)
+{
+	uint64_t value = bytes == 4 ? base_reader_u32(reader) : base_reader_u64(reader);
+
+	return value != expected ? bad(error, field, value, expected) : 0;
+}
+
 static int decode_header(struct base_reader *reader, uint64_t memory_bytes, uint64_t file_bytes,
+			 uint32_t *ret_ws_pages, uint64_t *ret_data_offset,
 			 struct base_error *error)
 {
-	uint64_t n_chunks = snapshot_format_chunk_count(memory_bytes);
-	uint64_t data_offset = snapshot_format_data_offset(n_chunks);
 	const void *magic = base_reader_bytes(reader, SNAPSHOT_MAGIC_BYTES);
+	uint64_t n_chunks, ws_pages, data_offset;
+	int r;
 
+	if (!snapshot_format_memory_bytes_valid(memory_bytes)) {
+		return base_error_set(error, -EBADMSG, "memory: memory bytes: out of range");
+	}
 	if (!magic || memcmp(magic, SNAPSHOT_MEMORY_MAGIC, SNAPSHOT_MAGIC_BYTES) != 0) {
 		return base_error_set(error, -EBADMSG, "memory: magic: not snapshot memory");
 	}
-
-	const struct {
-		const char *name;
-		size_t bytes;
-		uint64_t expected;
-	} fields[] = {
-		{ "version", 4, SNAPSHOT_FORMAT_VERSION },
-		{ "chunk bytes", 4, SNAPSHOT_CHUNK_BYTES },
-		{ "memory bytes", 8, memory_bytes },
-		{ "chunk count", 8, n_chunks },
-		{ "data offset", 8, data_offset },
-		{ "data bytes", 8, file_bytes - data_offset },
-		{ "working set bytes", 8, 0 },
-		{ "reserved", 8, 0 },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
-		uint64_t value =
-			fields[i].bytes == 4 ? base_reader_u32(reader) : base_reader_u64(reader);
-
-		if (value != fields[i].expected) {
-			return bad(error, fields[i].name, value, fields[i].expected);
-		}
+	n_chunks = snapshot_format_chunk_count(memory_bytes);
+	r = expect(reader, 4, "version", SNAPSHOT_FORMAT_VERSION, error);
+	r = r ?: expect(reader, 4, "chunk bytes", SNAPSHOT_CHUNK_BYTES, error);
+	r = r ?: expect(reader, 8, "memory bytes", memory_bytes, error);
+	r = r ?: expect(reader, 8, "chunk count", n_chunks, error);
+	if (r < 0) {
+		return r;
 	}
-	return 0;
+	ws_pages = base_reader_u64(reader);
+	if (ws_pages > snapshot_format_ws_max(memory_bytes)) {
+		return base_error_set(error, -EBADMSG,
+				      "memory: working set pages: %" PRIu64 ", but %" PRIu64
+				      " at most",
+				      ws_pages, snapshot_format_ws_max(memory_bytes));
+	}
+	data_offset = snapshot_format_data_offset(n_chunks, ws_pages);
+	r = expect(reader, 8, "data offset", data_offset, error);
+	if (r < 0) {
+		return r;
+	}
+	if (file_bytes < data_offset + ws_pages * SNAPSHOT_PAGE_BYTES) {
+		return base_error_set(error, -EBADMSG, "memory: size: the file is cut off");
+	}
+	r = expect(reader, 8, "data bytes", file_bytes - data_offset, error);
+	r = r ?: expect(reader, 8, "reserved", 0, error);
+	*ret_ws_pages = (uint32_t)ws_pages;
+	*ret_data_offset = data_offset;
+	return r;
 }
 
 /* NULL, or the field that does not hold. *data_end moves over a stored chunk. */
@@ -132,55 +166,113 @@ static const char *decode_entry(struct base_reader *reader, uint32_t covers, uin
 	return NULL;
 }
 
-int snapshot_table_decode(const void *data, size_t size, uint64_t memory_bytes, uint64_t file_bytes,
-			  struct snapshot_chunk **ret_chunks, uint64_t *ret_stored,
-			  struct base_error *error)
+static int decode_chunks(struct base_reader *reader, uint64_t memory_bytes, uint64_t file_bytes,
+			 uint64_t data_end, struct snapshot_table *table, struct base_error *error)
 {
-	struct base_reader reader = base_reader_init(data, size);
-	uint64_t n_chunks, data_offset, data_end, stored = 0;
+	uint64_t n_chunks = snapshot_format_chunk_count(memory_bytes);
 
-	if (!snapshot_format_memory_bytes_valid(memory_bytes)) {
-		return base_error_set(error, -EBADMSG, "memory: memory bytes: out of range");
-	}
-	n_chunks = snapshot_format_chunk_count(memory_bytes);
-	data_offset = snapshot_format_data_offset(n_chunks);
-	if (size != data_offset || file_bytes < data_offset) {
-		return base_error_set(error, -EBADMSG, "memory: chunk table: the file is cut off");
-	}
-
-	int r = decode_header(&reader, memory_bytes, file_bytes, error);
-
-	if (r < 0) {
-		return r;
-	}
-
-	_cleanup_free_ struct snapshot_chunk *chunks = calloc(n_chunks, sizeof(*chunks));
-
-	if (!chunks) {
+	table->chunks = calloc(n_chunks, sizeof(*table->chunks));
+	if (!table->chunks) {
 		return base_error_set_errno(error, -ENOMEM, "memory: chunk table");
 	}
-	data_end = data_offset;
 	for (uint64_t n = 0; n < n_chunks; n++) {
+		struct snapshot_chunk *chunk = &table->chunks[n];
 		const char *field =
-			decode_entry(&reader, snapshot_format_chunk_covers(memory_bytes, n),
-				     file_bytes, &data_end, &chunks[n]);
+			decode_entry(reader, snapshot_format_chunk_covers(memory_bytes, n),
+				     file_bytes, &data_end, chunk);
 
 		if (field) {
 			return base_error_set(error, -EBADMSG,
 					      "memory: chunk %" PRIu64 " %s: not valid", n, field);
 		}
-		stored += chunks[n].encoding != SNAPSHOT_CHUNK_ZERO;
+		table->stored_chunks += chunk->encoding != SNAPSHOT_CHUNK_ZERO;
+	}
+	if (data_end != file_bytes) {
+		return base_error_set(error, -EBADMSG,
+				      "memory: data bytes: the last chunk ends at %" PRIu64
+				      ", the file at %" PRIu64,
+				      data_end, file_bytes);
+	}
+	return 0;
+}
+
+static int decode_ws(struct base_reader *reader, uint64_t memory_bytes,
+		     struct snapshot_table *table, struct base_error *error)
+{
+	uint64_t n_blocks = snapshot_format_ws_blocks(table->ws_pages), valid = 0;
+	int r;
+
+	if (table->ws_pages == 0) {
+		return 0;
+	}
+	table->ws = calloc(table->ws_pages, sizeof(*table->ws));
+	table->ws_checksums = calloc(n_blocks, sizeof(*table->ws_checksums));
+	if (!table->ws || !table->ws_checksums) {
+		return base_error_set_errno(error, -ENOMEM, "memory: working set");
+	}
+	for (uint32_t i = 0; i < table->ws_pages; i++) {
+		table->ws[i] = base_reader_u32(reader);
+	}
+	for (uint64_t b = 0; b < n_blocks; b++) {
+		table->ws_checksums[b] = base_reader_u64(reader);
+	}
+	r = snapshot_ws_count_valid(table->ws, table->ws_pages, memory_bytes, &valid);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "memory: working set");
+	}
+	if (valid < table->ws_pages) {
+		return base_error_set(error, -EBADMSG,
+				      "memory: working set page %" PRIu64
+				      ": outside of the memory, or there twice",
+				      valid);
+	}
+	return 0;
+}
+
+int snapshot_table_decode_header(const void *data, size_t size, uint64_t memory_bytes,
+				 uint64_t file_bytes, uint64_t *ret_data_offset,
+				 struct base_error *error)
+{
+	struct base_reader reader = base_reader_init(data, size);
+	uint32_t ws_pages;
+
+	if (size < SNAPSHOT_MEMORY_HEADER_BYTES) {
+		return base_error_set(error, -EBADMSG, "memory: size: the file is cut off");
+	}
+	return decode_header(&reader, memory_bytes, file_bytes, &ws_pages, ret_data_offset, error);
+}
+
+int snapshot_table_decode(const void *data, size_t size, uint64_t memory_bytes, uint64_t file_bytes,
+			  struct snapshot_table *ret_table, struct base_error *error)
+{
+	_cleanup_(snapshot_table_deinit) struct snapshot_table table = {};
+	struct base_reader reader = base_reader_init(data, size);
+	uint64_t data_offset = 0;
+	int r;
+
+	if (size < SNAPSHOT_MEMORY_HEADER_BYTES) {
+		return base_error_set(error, -EBADMSG, "memory: size: the file is cut off");
+	}
+	r = decode_header(&reader, memory_bytes, file_bytes, &table.ws_pages, &data_offset, error);
+	if (r < 0) {
+		return r;
+	}
+	if (size != data_offset) {
+		return base_error_set(error, -EBADMSG, "memory: size: the file is cut off");
+	}
+	r = decode_chunks(&reader, memory_bytes, file_bytes,
+			  data_offset + table.ws_pages * SNAPSHOT_PAGE_BYTES, &table, error);
+	r = r ?: decode_ws(&reader, memory_bytes, &table, error);
+	if (r < 0) {
+		return r;
 	}
 	while (base_reader_left(&reader) > 0) {
 		if (base_reader_u8(&reader) != 0) {
 			return base_error_set(error, -EBADMSG, "memory: padding: not zero");
 		}
 	}
-	if (data_end != file_bytes) {
-		return bad(error, "data bytes", file_bytes - data_offset, data_end - data_offset);
-	}
-	*ret_chunks = TAKE_PTR(chunks);
-	*ret_stored = stored;
+	*ret_table = table;
+	table = (struct snapshot_table){};
 	return 0;
 }
 
@@ -207,6 +299,19 @@ int snapshot_table_decode_chunk(const struct snapshot_chunk *chunk, uint64_t n, 
 	if (XXH3_64bits(out, covers) != chunk->checksum) {
 		return base_error_set(error, -EBADMSG,
 				      "memory: chunk %" PRIu64 " data: checksum does not match", n);
+	}
+	return 0;
+}
+
+int snapshot_table_check_block(const struct snapshot_table *table, uint64_t block, const void *data,
+			       struct base_error *error)
+{
+	size_t size = snapshot_format_ws_block_pages(table->ws_pages, block) * SNAPSHOT_PAGE_BYTES;
+
+	if (XXH3_64bits(data, size) != table->ws_checksums[block]) {
+		return base_error_set(
+			error, -EBADMSG,
+			"memory: working set block %" PRIu64 ": checksum does not match", block);
 	}
 	return 0;
 }

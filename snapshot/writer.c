@@ -19,6 +19,7 @@
 #include "snapshot/digest.h"
 #include "snapshot/manifest.h"
 #include "snapshot/table.h"
+#include "snapshot/working_set.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,9 +38,12 @@ struct snapshot_writer {
 	int state_fd;
 	int memory_fd;
 
+	uint32_t *ws; /* as it was given; owned */
+	size_t n_ws;
+
 	uint64_t memory_bytes; /* 0: not written yet */
 	uint64_t memory_file_bytes;
-	uint64_t stored_chunks;
+	uint64_t stored_chunks, ws_pages;
 	char chunk_table_digest[SNAPSHOT_DIGEST_LENGTH + 1];
 };
 
@@ -131,6 +135,7 @@ void snapshot_writer_free(struct snapshot_writer *writer)
 		snapshot_remove_tree(writer->store->tmp_fd, writer->name);
 	}
 	base_fd_close(writer->dir_fd);
+	free(writer->ws);
 	free(writer);
 }
 
@@ -166,38 +171,95 @@ static int check_memory(const struct snapshot_writer *writer, int memory_fd, uin
 	return 0;
 }
 
+int snapshot_writer_working_set(struct snapshot_writer *writer, const uint32_t *pages, size_t n,
+				struct base_error *error)
+{
+	uint32_t *copy = calloc(MAX(n, (size_t)1), sizeof(*copy));
+
+	if (!copy) {
+		return base_error_set_errno(error, -ENOMEM, "working set");
+	}
+	if (n > 0) {
+		memcpy(copy, pages, n * sizeof(*copy));
+	}
+	free(writer->ws);
+	writer->ws = copy;
+	writer->n_ws = n;
+	return 0;
+}
+
+/* Puts the working set at the start of the data and into the table. *ret_offset is its end. */
+static int write_working_set(struct snapshot_writer *writer, int memory_fd, uint64_t memory_bytes,
+			     struct snapshot_table *table, uint64_t *ret_offset,
+			     struct base_error *error)
+{
+	uint64_t offset;
+	int r = snapshot_ws_select(memory_fd, memory_bytes, writer->ws, writer->n_ws, &table->ws,
+				   &table->ws_pages, error);
+
+	if (r < 0) {
+		return r;
+	}
+	offset = snapshot_format_data_offset(snapshot_format_chunk_count(memory_bytes),
+					     table->ws_pages);
+	*ret_offset = offset + table->ws_pages * SNAPSHOT_PAGE_BYTES;
+	if (table->ws_pages == 0) {
+		return 0;
+	}
+	table->ws_checksums =
+		calloc(snapshot_format_ws_blocks(table->ws_pages), sizeof(*table->ws_checksums));
+	if (!table->ws_checksums) {
+		return base_error_set_errno(error, -ENOMEM, "working set");
+	}
+	return snapshot_ws_write(memory_fd, table->ws, table->ws_pages, writer->memory_fd, offset,
+				 table->ws_checksums, error);
+}
+
+static int write_table(struct snapshot_writer *writer, const struct snapshot_table *table,
+		       uint64_t memory_bytes, uint64_t file_bytes, struct base_error *error)
+{
+	_cleanup_writer_ struct base_writer bytes = { 0 };
+	int r = snapshot_table_encode(table, memory_bytes, file_bytes, &bytes);
+
+	if (r == 0) {
+		r = base_fd_pwrite_full(writer->memory_fd, bytes.data, bytes.size, 0);
+	}
+	if (r < 0) {
+		return base_error_set_errno(error, r, "cannot write the memory file");
+	}
+	snapshot_digest_text(bytes.data, bytes.size, writer->chunk_table_digest);
+	return 0;
+}
+
 int snapshot_writer_memory(struct snapshot_writer *writer, int memory_fd, uint64_t memory_bytes,
 			   unsigned n_threads,
 			   void (*progress)(void *userdata, uint64_t done_bytes,
 					    uint64_t total_bytes),
 			   void *userdata, struct base_error *error)
 {
+	_cleanup_(snapshot_table_deinit) struct snapshot_table table = {};
 	struct snapshot_compress_result result = { 0 };
+	uint64_t offset = 0;
 	int r = check_memory(writer, memory_fd, memory_bytes, error);
 
+	r = r ?: write_working_set(writer, memory_fd, memory_bytes, &table, &offset, error);
 	if (r < 0) {
 		return r;
 	}
-	r = snapshot_compress(memory_fd, memory_bytes, writer->memory_fd, n_threads, progress,
-			      userdata, &result, error);
+	r = snapshot_compress(memory_fd, memory_bytes, writer->memory_fd, offset, n_threads,
+			      progress, userdata, &result, error);
 	if (r < 0) {
 		return r;
 	}
-
-	_cleanup_free_ struct snapshot_chunk *chunks = result.chunks;
-	_cleanup_writer_ struct base_writer table = { 0 };
-
-	r = snapshot_table_encode(chunks, memory_bytes, result.file_bytes, &table);
-	if (r == 0) {
-		r = base_fd_pwrite_full(writer->memory_fd, table.data, table.size, 0);
-	}
+	table.chunks = result.chunks;
+	r = write_table(writer, &table, memory_bytes, result.file_bytes, error);
 	if (r < 0) {
-		return base_error_set_errno(error, r, "cannot write the memory file");
+		return r;
 	}
-	snapshot_digest_text(table.data, table.size, writer->chunk_table_digest);
 	writer->memory_bytes = memory_bytes;
 	writer->memory_file_bytes = result.file_bytes;
 	writer->stored_chunks = result.stored_chunks;
+	writer->ws_pages = table.ws_pages;
 	return 0;
 }
 
@@ -246,6 +308,7 @@ static int complete_manifest(struct snapshot_writer *writer, struct snapshot_man
 	memcpy(manifest->chunk_table_digest, writer->chunk_table_digest,
 	       sizeof(manifest->chunk_table_digest));
 	manifest->stored_chunks = writer->stored_chunks;
+	manifest->ws_pages = writer->ws_pages;
 	manifest->zero_chunks =
 		snapshot_format_chunk_count(writer->memory_bytes) - writer->stored_chunks;
 	return digest_state(writer, manifest, error);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The reader of memory files: header, chunk table, and the decoding of every chunk that is
- * accepted. An input is a whole file; how much memory it should hold is taken from its own header,
- * since the manifest would say the same.
+ * The reader of memory files: header, chunk table, working set, and the decoding of every chunk and
+ * the checking of every block that is accepted. An input is a whole file; how much memory it should
+ * hold is taken from its own header, since the manifest would say the same.
  */
 
 #include "base/bytes.h"
@@ -33,36 +33,67 @@ static void check_tiling(const struct snapshot_chunk *chunks, uint64_t n_chunks,
 	}
 }
 
+/* Every page is inside the memory and was not there before. */
+static void check_pages(const struct snapshot_table *table, uint64_t memory_bytes)
+{
+	for (uint32_t i = 0; i < table->ws_pages; i++) {
+		if (table->ws[i] >= memory_bytes / SNAPSHOT_PAGE_BYTES) {
+			abort();
+		}
+		for (uint32_t before = 0; before < i; before++) {
+			if (table->ws[before] == table->ws[i]) {
+				abort();
+			}
+		}
+	}
+}
+
+/* A refusal names the file. */
+static void check_refusal(const struct base_error *error)
+{
+	if (strncmp(error->text, "memory: ", 8) != 0) {
+		abort();
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t out[SNAPSHOT_CHUNK_BYTES];
-	_cleanup_free_ struct snapshot_chunk *chunks = NULL;
+	_cleanup_(snapshot_table_deinit) struct snapshot_table table = {};
 	struct base_error error = { 0 };
-	uint64_t stored = 0;
+	uint64_t memory_bytes = 0, data_offset = 0;
 
-	if (size < SNAPSHOT_MEMORY_HEADER_BYTES) {
+	if (size >= MEMORY_BYTES_OFFSET + 8) {
+		memory_bytes = base_load_u64(data + MEMORY_BYTES_OFFSET);
+	}
+	if (snapshot_table_decode_header(data, size, memory_bytes, size, &data_offset, &error) <
+	    0) {
+		check_refusal(&error);
+		return 0;
+	}
+	if (data_offset == 0 || data_offset > size) {
+		abort();
+	}
+	if (snapshot_table_decode(data, data_offset, memory_bytes, size, &table, &error) < 0) {
+		check_refusal(&error);
 		return 0;
 	}
 
-	uint64_t memory_bytes = base_load_u64(data + MEMORY_BYTES_OFFSET);
-	uint64_t n_chunks = 0, data_offset = SNAPSHOT_DATA_ALIGN;
+	uint64_t n_chunks = snapshot_format_chunk_count(memory_bytes);
+	uint64_t ws_bytes = table.ws_pages * SNAPSHOT_PAGE_BYTES;
 
-	if (snapshot_format_memory_bytes_valid(memory_bytes)) {
-		n_chunks = snapshot_format_chunk_count(memory_bytes);
-		data_offset = snapshot_format_data_offset(n_chunks);
+	check_pages(&table, memory_bytes);
+	check_tiling(table.chunks, n_chunks, data_offset + ws_bytes, size);
+	for (uint64_t b = 0; b < snapshot_format_ws_blocks(table.ws_pages); b++) {
+		snapshot_table_check_block(
+			&table, b,
+			data + data_offset + b * SNAPSHOT_WS_BLOCK_PAGES * SNAPSHOT_PAGE_BYTES,
+			&error);
 	}
-	if (snapshot_table_decode(data, (size_t)MIN(data_offset, (uint64_t)size), memory_bytes,
-				  size, &chunks, &stored, &error) < 0) {
-		if (strncmp(error.text, "memory: ", 8) != 0) {
-			abort(); /* a refusal names the file */
-		}
-		return 0;
-	}
-	check_tiling(chunks, n_chunks, data_offset, size);
 	for (uint64_t n = 0; n < n_chunks; n++) {
-		snapshot_table_decode_chunk(&chunks[n], n,
+		snapshot_table_decode_chunk(&table.chunks[n], n,
 					    snapshot_format_chunk_covers(memory_bytes, n),
-					    data + chunks[n].offset, out, &error);
+					    data + table.chunks[n].offset, out, &error);
 	}
 	return 0;
 }

@@ -138,6 +138,19 @@ int fixture_memory(uint64_t memory_bytes, uint64_t seed)
 	return fd;
 }
 
+uint32_t *fixture_working_set(uint64_t memory_bytes, size_t *ret_n)
+{
+	uint32_t n_pages = (uint32_t)(memory_bytes / SNAPSHOT_PAGE_BYTES);
+	uint32_t *pages = calloc(n_pages, sizeof(*pages));
+
+	assert_non_null(pages);
+	*ret_n = n_pages / 3;
+	for (size_t i = 0; i < *ret_n; i++) {
+		pages[i] = n_pages - 1 - (uint32_t)i * 3;
+	}
+	return pages;
+}
+
 struct snapshot_manifest fixture_manifest(const char *name)
 {
 	struct snapshot_manifest manifest = {
@@ -170,6 +183,8 @@ struct snapshot_manifest fixture_publish(struct fixture *fixture, const char *na
 	struct snapshot_writer *writer = NULL;
 	struct base_error error = { 0 };
 	char content[128];
+	uint32_t *pages;
+	size_t n_pages;
 
 	snprintf(content, sizeof(content), "the root image of %s", name);
 
@@ -187,6 +202,11 @@ struct snapshot_manifest fixture_publish(struct fixture *fixture, const char *na
 		assert_int_equal(
 			base_fd_write_full(snapshot_writer_state_fd(writer), state, strlen(state)),
 			0);
+		pages = fixture_working_set(memory_bytes, &n_pages);
+		r = snapshot_writer_working_set(writer, pages, n_pages, &error);
+		free(pages);
+	}
+	if (r == 0) {
 		r = snapshot_writer_memory(writer, memory_fd, memory_bytes, 2, NULL, NULL, &error);
 	}
 	if (r == 0) {

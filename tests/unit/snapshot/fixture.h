@@ -33,10 +33,13 @@ uint64_t fixture_random(uint64_t *seed);
 /* A memfd with chunks that are zero, holes, compressible, random, and single non-zero bytes. */
 int fixture_memory(uint64_t memory_bytes, uint64_t seed);
 
+/* Page numbers for a working set: a third of the memory, from its end. Owned by the caller. */
+uint32_t *fixture_working_set(uint64_t memory_bytes, size_t *ret_n);
+
 /* Everything the caller of publish fills in. */
 struct snapshot_manifest fixture_manifest(const char *name);
 
-/* Writes and publishes a template with one disk; returns its manifest. */
+/* Writes and publishes a template with one disk and that working set; returns its manifest. */
 struct snapshot_manifest fixture_publish(struct fixture *fixture, const char *name, int memory_fd,
 					 uint64_t memory_bytes);
 

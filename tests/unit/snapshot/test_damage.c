@@ -17,8 +17,10 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/fd.h"
+#include "snapshot/digest.h"
 #include "snapshot/format.h"
 #include "tests/unit/snapshot/fixture.h"
 #include "uffd/uffd.h"
@@ -31,9 +33,12 @@
 #include <unistd.h>
 
 #define MEMORY_BYTES (MIB(1) + KIB(260))
-#define FLIPS	     2000
+#define FLIPS	     2500
 
 static const char *const files[] = { "manifest", "state", "memory" };
+
+/* What a flip hits: the first two are whole files. */
+enum { KIND_TABLE = 2, KIND_WORKING_SET, KIND_CHUNKS, KINDS };
 
 struct subject {
 	struct fixture *fixture;
@@ -49,6 +54,7 @@ static void subject_init(struct subject *subject, struct fixture *fixture)
 	*subject = (struct subject){ .fixture = fixture };
 	subject->memory = fixture_memory(MEMORY_BYTES, 42);
 	subject->manifest = fixture_publish(fixture, "subject", subject->memory, MEMORY_BYTES);
+	assert_true(subject->manifest.ws_pages > 2 * SNAPSHOT_WS_BLOCK_PAGES);
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		strcpy(subject->path[i], fixture_path(fixture, subject->manifest.id, files[i]));
 		subject->content[i] = fixture_read(subject->path[i], &subject->size[i]);
@@ -64,6 +70,39 @@ static void subject_deinit(struct subject *subject)
 	close(subject->memory);
 }
 
+/* Reads the working set as a pager does: whole blocks, each checked before it is used. */
+static int use_working_set(struct subject *subject, const struct snapshot_memory *memory,
+			   struct base_error *error)
+{
+	static uint8_t block[SNAPSHOT_WS_BLOCK_PAGES * SNAPSHOT_PAGE_BYTES];
+	uint64_t n_pages = snapshot_memory_ws_pages(memory);
+	uint64_t offset = snapshot_memory_ws_offset(memory);
+
+	for (uint64_t b = 0; b < snapshot_format_ws_blocks(n_pages); b++) {
+		uint32_t n = snapshot_format_ws_block_pages(n_pages, b);
+		int r = base_fd_pread_full(snapshot_memory_fd(memory), block,
+					   n * SNAPSHOT_PAGE_BYTES, (off_t)offset);
+
+		assert_int_equal(r, 0); /* opening has compared the size */
+		r = snapshot_memory_ws_check(memory, b, block, error);
+		if (r < 0) {
+			return base_error_prefix(error, r, "snapshot");
+		}
+		for (uint32_t i = 0; i < n; i++) {
+			uint8_t page[SNAPSHOT_PAGE_BYTES];
+			uint64_t number =
+				snapshot_memory_ws(memory)[b * SNAPSHOT_WS_BLOCK_PAGES + i];
+
+			assert_int_equal(base_fd_pread_full(subject->memory, page, sizeof(page),
+							    (off_t)(number * sizeof(page))),
+					 0);
+			assert_memory_equal(block + i * SNAPSHOT_PAGE_BYTES, page, sizeof(page));
+		}
+		offset += n * SNAPSHOT_PAGE_BYTES;
+	}
+	return 0;
+}
+
 /* Opens, loads and compares. Returns the first failure. */
 static int use(struct subject *subject, struct base_error *error)
 {
@@ -71,6 +110,9 @@ static int use(struct subject *subject, struct base_error *error)
 	_cleanup_fd_ int image = -1;
 	int r = snapshot_open(subject->fixture->store, "subject", &snapshot, error);
 
+	if (r == 0) {
+		r = use_working_set(subject, snapshot_memory(snapshot), error);
+	}
 	if (r == 0) {
 		r = uffd_image_load(snapshot, 1, &image, NULL, error);
 	}
@@ -141,11 +183,12 @@ static void test_truncation(void **state)
 		cut(&subject, 1, size);
 	}
 
-	/* The memory file: each field of the header, each entry of the table, the padding, each
-	 * chunk; at the border and a byte to either side, and in the middle. */
+	/* The memory file: each field of the header, each entry of the table, the working set,
+	 * each chunk; at the border and a byte to either side, and in the middle. */
 	uint64_t n_chunks = snapshot_format_chunk_count(MEMORY_BYTES);
-	uint64_t data_offset = snapshot_format_data_offset(n_chunks);
-	uint64_t borders[128];
+	uint64_t ws_pages = subject.manifest.ws_pages;
+	uint64_t data_offset = snapshot_format_data_offset(n_chunks, ws_pages);
+	uint64_t borders[256];
 	size_t n = 0;
 
 	for (uint64_t at = 0; at < SNAPSHOT_MEMORY_HEADER_BYTES; at += 8) {
@@ -154,7 +197,14 @@ static void test_truncation(void **state)
 	for (uint64_t chunk = 0; chunk <= n_chunks; chunk++) {
 		borders[n++] = SNAPSHOT_MEMORY_HEADER_BYTES + chunk * SNAPSHOT_TABLE_ENTRY_BYTES;
 	}
-	borders[n++] = data_offset / 2;
+	/* After the chunk table: page numbers, checksums, padding; then the blocks. */
+	for (uint64_t at = borders[n - 1]; at < data_offset; at += data_offset / 32) {
+		borders[n++] = at;
+	}
+	borders[n++] = snapshot_format_table_end(n_chunks, ws_pages);
+	for (uint64_t page = 0; page < ws_pages; page += SNAPSHOT_WS_BLOCK_PAGES / 2) {
+		borders[n++] = data_offset + page * SNAPSHOT_PAGE_BYTES;
+	}
 
 	struct snapshot *snapshot = NULL;
 
@@ -207,19 +257,27 @@ static void test_addition(void **state)
 static uint64_t choose_bit(const struct subject *subject, unsigned round, uint64_t *seed,
 			   size_t *ret_file)
 {
-	uint64_t table_bytes =
-		snapshot_format_data_offset(snapshot_format_chunk_count(MEMORY_BYTES));
+	uint64_t n_chunks = snapshot_format_chunk_count(MEMORY_BYTES);
+	uint64_t ws_pages = subject->manifest.ws_pages;
+	uint64_t data_offset = snapshot_format_data_offset(n_chunks, ws_pages);
+	uint64_t ws_bytes = ws_pages * SNAPSHOT_PAGE_BYTES;
 	uint64_t from = 0, size;
 
-	*ret_file = MIN(round % 4, 2u);
+	*ret_file = MIN(round % KINDS, 2u);
 	size = subject->size[*ret_file];
-	if (round % 4 == 2) {
-		size = SNAPSHOT_MEMORY_HEADER_BYTES +
-		       snapshot_format_chunk_count(MEMORY_BYTES) * SNAPSHOT_TABLE_ENTRY_BYTES;
-	} else if (round % 4 == 3) {
-		/* The data, and the padding in front of it. */
-		from = table_bytes - 1024;
+	switch (round % KINDS) {
+	case KIND_TABLE:
+		size = snapshot_format_table_end(n_chunks, ws_pages);
+		break;
+	case KIND_WORKING_SET:
+		from = data_offset;
+		size = ws_bytes;
+		break;
+	case KIND_CHUNKS:
+		/* And the padding in front of the data. */
+		from = fixture_random(seed) % 4 == 0 ? data_offset - 512 : data_offset + ws_bytes;
 		size -= from;
+		break;
 	}
 	return from * 8 + fixture_random(seed) % (size * 8);
 }
@@ -248,8 +306,9 @@ static void test_bit_flips(void **state)
 		snprintf(what, sizeof(what), "%s bit %llu", files[file], (unsigned long long)bit);
 		assert_int_equal(pwrite(fds[file], &after, 1, (off_t)(bit / 8)), 1);
 		tried[file]++;
-		if (round % 4 == 2) {
-			/* Header and table are found out at opening, without any data being read.
+		if (round % KINDS == KIND_TABLE) {
+			/* Header, table and page numbers are found out at opening, without any data
+			 * being read.
 			 */
 			struct snapshot *snapshot = NULL;
 
@@ -257,7 +316,11 @@ static void test_bit_flips(void **state)
 				snapshot_open(subject.fixture->store, "subject", &snapshot, NULL),
 				-EBADMSG);
 		}
-		harmless[file] += try_damage(&subject, file, what) == 0;
+
+		bool ignored = try_damage(&subject, file, what) == 0;
+
+		assert_false(ignored && round % KINDS == KIND_WORKING_SET);
+		harmless[file] += ignored;
 		assert_int_equal(pwrite(fds[file], &before, 1, (off_t)(bit / 8)), 1);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
@@ -368,6 +431,62 @@ static void test_damage_after_opening(void **state)
 	subject_deinit(&subject);
 }
 
+/* A forged working set, with checksum and digest to match: only reading both shows it. */
+static void test_verify_compares_pages(void **state)
+{
+	struct fixture *fixture = *state;
+	struct subject subject;
+	struct snapshot_writer *writer = NULL;
+	struct snapshot_manifest manifest = fixture_manifest("forged");
+	static const uint32_t page = 2 * SNAPSHOT_CHUNK_BYTES / SNAPSHOT_PAGE_BYTES;
+	struct base_error error = { 0 };
+	char path[FIXTURE_PATH_MAX * 2];
+	uint8_t *content;
+	size_t size;
+
+	subject_init(&subject, fixture);
+	assert_int_equal(snapshot_writer_new(fixture->store, &writer, NULL), 0);
+	assert_int_equal(base_fd_write_full(snapshot_writer_state_fd(writer), "state", 5), 0);
+	assert_int_equal(snapshot_writer_working_set(writer, &page, 1, NULL), 0);
+	assert_int_equal(
+		snapshot_writer_memory(writer, subject.memory, MEMORY_BYTES, 1, NULL, NULL, NULL),
+		0);
+	assert_int_equal(snapshot_writer_publish(writer, &manifest, NULL), 0);
+	snapshot_writer_free(writer);
+	assert_int_equal(snapshot_verify(fixture->store, "forged", NULL), 0);
+
+	/* The page number becomes another; then whoever reads finds the wrong page there. */
+	uint64_t n_chunks = snapshot_format_chunk_count(MEMORY_BYTES);
+	uint64_t data_offset = snapshot_format_data_offset(n_chunks, 1);
+	uint64_t at = SNAPSHOT_MEMORY_HEADER_BYTES + n_chunks * SNAPSHOT_TABLE_ENTRY_BYTES;
+	char digest[SNAPSHOT_DIGEST_LENGTH + 1];
+
+	strcpy(path, fixture_path(fixture, manifest.id, "memory"));
+	content = fixture_read(path, &size);
+	base_store_u32(content + at, page + 1);
+	snapshot_digest_text(content, data_offset, digest);
+	fixture_write(path, content, size);
+	free(content);
+
+	strcpy(path, fixture_path(fixture, manifest.id, "manifest"));
+	content = fixture_read(path, &size);
+
+	char *digest_at =
+		memmem(content, size, manifest.chunk_table_digest, SNAPSHOT_DIGEST_LENGTH);
+
+	assert_non_null(digest_at);
+	memcpy(digest_at, digest, SNAPSHOT_DIGEST_LENGTH);
+	snapshot_digest_bytes(content, size - SNAPSHOT_MANIFEST_TRAILER_BYTES,
+			      content + size - SNAPSHOT_MANIFEST_TRAILER_BYTES);
+	fixture_write(path, content, size);
+	free(content);
+
+	assert_int_equal(snapshot_verify(fixture->store, "forged", &error), -EBADMSG);
+	assert_string_equal(error.text, "snapshot forged: memory: working set page 0: is not what "
+					"chunk 2 has");
+	subject_deinit(&subject);
+}
+
 static void test_verify_reads_disks(void **state)
 {
 	struct subject subject;
@@ -411,6 +530,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_mixed_up_files, fixture_setup,
 						fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_damage_after_opening, fixture_setup,
+						fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_verify_compares_pages, fixture_setup,
 						fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_verify_reads_disks, fixture_setup,
 						fixture_teardown),

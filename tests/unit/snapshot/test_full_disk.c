@@ -89,6 +89,12 @@ static int publish_with(struct fixture *fixture, int memory, uint64_t memory_byt
 		}
 	}
 	if (r == 0) {
+		size_t n;
+		_cleanup_free_ uint32_t *pages = fixture_working_set(memory_bytes, &n);
+
+		r = snapshot_writer_working_set(writer, pages, n, error);
+	}
+	if (r == 0) {
 		r = snapshot_writer_memory(writer, memory, memory_bytes, 2, NULL, NULL, error);
 	}
 	if (r == 0) {
@@ -114,7 +120,8 @@ static void test_publish(void **state)
 	int memory = fixture_memory(KIB(512), 1);
 
 	before = free_bytes(fixture);
-	/* Page by page, so that it ends in the state, the data, the table and the manifest. */
+	/* Page by page, so that it ends in the state, the working set, the chunks, the table and
+	 * the manifest. */
 	for (uint64_t spare = 0; spare < KIB(512) && r != 0; spare += KIB(4)) {
 		struct base_error error = { 0 };
 

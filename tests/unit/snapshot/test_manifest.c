@@ -37,6 +37,7 @@ static struct snapshot_manifest complete(void)
 	strcpy(m.chunk_table_digest, DIGEST);
 	m.stored_chunks = 1000;
 	m.zero_chunks = 25;
+	m.ws_pages = 300;
 	m.memory_file_bytes = MIB(20);
 	return m;
 }
@@ -84,7 +85,10 @@ static void test_limits_accepted(void **state)
 	in.state_bytes = SNAPSHOT_STATE_MAX_BYTES;
 	in.stored_chunks = snapshot_format_chunk_count(in.memory_bytes);
 	in.zero_chunks = 0;
-	in.memory_file_bytes = in.memory_bytes + snapshot_format_data_offset(in.stored_chunks);
+	in.ws_pages = SNAPSHOT_WS_PAGES_MAX;
+	in.memory_file_bytes = in.memory_bytes +
+			       snapshot_format_data_offset(in.stored_chunks, in.ws_pages) +
+			       in.ws_pages * SNAPSHOT_PAGE_BYTES;
 	assert_int_equal(encode(&in, &largest, NULL), 0);
 	assert_true(largest.size <= SNAPSHOT_MANIFEST_MAX_BYTES);
 	assert_int_equal(snapshot_manifest_decode(largest.data, largest.size, &out, NULL), 0);
@@ -103,7 +107,8 @@ static void test_limits_accepted(void **state)
 	in.state_bytes = 1;
 	in.stored_chunks = 0;
 	in.zero_chunks = 1;
-	in.memory_file_bytes = snapshot_format_data_offset(1);
+	in.ws_pages = 0;
+	in.memory_file_bytes = snapshot_format_data_offset(1, 0);
 	memset(in.kernel_digest, 0, sizeof(in.kernel_digest));
 	memset(in.cmdline, 0, sizeof(in.cmdline));
 	memset(in.template_name, 0, sizeof(in.template_name));
@@ -160,8 +165,12 @@ static void test_rules(void **state)
 	REFUSED("stored_chunks", m.stored_chunks++);
 	REFUSED("stored_chunks", m.zero_chunks = UINT64_MAX);
 	REFUSED("stored_chunks", (m.stored_chunks = 1026, m.zero_chunks = UINT64_MAX));
-	REFUSED("memory_file_bytes", m.memory_file_bytes = KIB(28) - 1);
-	REFUSED("memory_file_bytes", m.memory_file_bytes = MIB(65));
+	REFUSED("working_set_pages", m.ws_pages = (m.memory_bytes / KIB(4)) / 2 + 1);
+	REFUSED("working_set_pages", m.ws_pages = UINT64_MAX);
+	/* 28 KiB in front of the data, then at least the working set. */
+	REFUSED("memory_file_bytes", m.memory_file_bytes = KIB(28) + 300 * KIB(4) - 1);
+	REFUSED("memory_file_bytes",
+		m.memory_file_bytes = KIB(28) + 300 * KIB(4) + m.memory_bytes + 1);
 }
 
 /* Decodes a file that is in order but for the bytes changed in it. */
