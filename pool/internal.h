@@ -5,6 +5,7 @@
  * The pool itself, and what its parts call of each other. All on the loop's thread.
  */
 
+#include "pool/account.h"
 #include "pool/lease.h"
 #include "pool/sandbox.h"
 #include "pool/template.h"
@@ -30,6 +31,10 @@ struct pool {
 	/* Requests that were refused and have not been told. */
 	struct pool_acquire *refused_first, *refused_last;
 	struct pool_set *refused_sets;
+
+	/* Requests for accounts: those that wait, those being told, and what is measured now. */
+	struct pool_account *accounts, *accounts_told;
+	struct pool_survey *survey;
 
 	/* The handles exist once something was asked of the pool, so that one that was never used
 	 * can be freed without running the loop. */
@@ -61,6 +66,12 @@ void pool_timer_need(struct pool *pool, uint64_t at_ns);
 void pool_set_tell(struct pool_template *template, enum pool_status status, const char *text);
 /* Background step: tells one that was refused. Returns true when there was one. */
 bool pool_set_tell_refused(struct pool *pool);
+
+/* --- account.c --- */
+
+/* Background step: starts the next measurement, or tells one that cannot be. Returns true when it
+ * told one. */
+bool pool_account_run(struct pool *pool);
 
 /* --- queue.c: acquires --- */
 

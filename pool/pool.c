@@ -40,7 +40,8 @@ static void on_pool_handle_closed(uv_handle_t *handle)
 
 	if (--pool->n_handles == 0) {
 		/* What was refused when the background had ended already. */
-		while (pool_queue_tell_refused(pool) || pool_set_tell_refused(pool)) {
+		while (pool_queue_tell_refused(pool) || pool_set_tell_refused(pool) ||
+		       pool_account_run(pool)) {
 		}
 		pool->stopped = true;
 		pool->on_stopped(pool->on_stopped_userdata);
@@ -85,6 +86,7 @@ static void on_background(uv_idle_t *idle)
 	more |= pool_queue_tell_refused(pool);
 	more |= pool_set_tell_refused(pool);
 	more |= tell_failed_loads(pool);
+	more |= pool_account_run(pool);
 	more |= kill_some(pool);
 	if (!pool->stopping) {
 		pool_refill_run(pool);

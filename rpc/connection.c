@@ -78,6 +78,9 @@ static void cancel_open(struct rpc_connection *connection)
 		case RPC_WAIT_SET:
 			pool_set_cancel(&request->set);
 			break;
+		case RPC_WAIT_ACCOUNT:
+			pool_account_cancel(&request->account);
+			break;
 		case RPC_WAIT_WORK:
 			connection->open = request->next;
 			if (request->next) {

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* pool.get, pool.set, stats, health: what the pool and the server count. Only pool.set may wait,
- * for a template to be loaded. */
+/* pool.get, pool.set, health: what the pool counts. Only pool.set may wait, for a template to be
+ * loaded. */
 
 #include "rpc/server.h"
-
-#include "base/clock.h"
 
 #include <string.h>
 
@@ -118,61 +116,6 @@ void rpc_method_pool_set(struct rpc_request *request, struct rpc_params *params)
 	pool_set_target(server->pool, &request->set, name, (unsigned)target);
 }
 
-/* --- stats --- */
-
-static void encode_histogram(struct rpc_encoder *encoder, const char *key,
-			     const struct base_histogram *histogram)
-{
-	rpc_encode_str(encoder, key);
-	rpc_encode_map(encoder, 5);
-	rpc_encode_key_uint(encoder, "count", histogram->count);
-	rpc_encode_key_uint(encoder, "p50_ns", base_histogram_percentile(histogram, 500000));
-	rpc_encode_key_uint(encoder, "p90_ns", base_histogram_percentile(histogram, 900000));
-	rpc_encode_key_uint(encoder, "p99_ns", base_histogram_percentile(histogram, 990000));
-	rpc_encode_key_uint(encoder, "max_ns", histogram->max);
-}
-
-static uint64_t uptime_ms(const struct rpc_server *server)
-{
-	return (base_clock_monotonic_ns() - server->started_ns) / NSEC_PER_MSEC;
-}
-
-void rpc_method_stats(struct rpc_request *request, struct rpc_params *params)
-{
-	struct rpc_server *server = request->connection->server;
-	const struct rpc_counters *counters = &server->counters;
-	struct rpc_encoder *encoder;
-
-	if (rpc_params_refused(request, params)) {
-		return;
-	}
-	encoder = rpc_request_encoder(request);
-	rpc_encode_map(encoder, 6);
-	rpc_encode_key_uint(encoder, "uptime_ms", uptime_ms(server));
-	rpc_encode_str(encoder, "requests");
-	rpc_encode_map(encoder, RPC_METHODS);
-	for (unsigned i = 0; i < RPC_METHODS; i++) {
-		rpc_encode_key_uint(encoder, rpc_method_name(i), counters->requests[i]);
-	}
-	rpc_encode_str(encoder, "errors");
-	rpc_encode_map(encoder, RPC_CODES - 1);
-	for (unsigned i = RPC_OK + 1; i < RPC_CODES; i++) {
-		rpc_encode_key_uint(encoder, rpc_code_name(i), counters->errors[i]);
-	}
-	rpc_encode_str(encoder, "connections");
-	rpc_encode_map(encoder, 3);
-	rpc_encode_key_uint(encoder, "open", server->n_connections);
-	rpc_encode_key_uint(encoder, "total", counters->connections_total);
-	rpc_encode_key_uint(encoder, "refused", counters->connections_refused);
-	rpc_encode_str(encoder, "acquire");
-	rpc_encode_map(encoder, 2);
-	encode_histogram(encoder, "parked", &counters->acquire_parked);
-	encode_histogram(encoder, "waited", &counters->acquire_waited);
-	rpc_encode_str(encoder, "pools");
-	rpc_encode_pools(server, encoder, NULL);
-	rpc_request_answer(request, -1);
-}
-
 /* --- health --- */
 
 static bool is_failed(const struct pool_template_info *info)
@@ -210,7 +153,7 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 	rpc_encode_map(encoder, 4);
 	rpc_encode_key_str(encoder, "status", n == 0 ? "ok" : "degraded");
 	rpc_encode_key_str(encoder, "version", WARMBOX_VERSION);
-	rpc_encode_key_uint(encoder, "uptime_ms", uptime_ms(server));
+	rpc_encode_key_uint(encoder, "uptime_ms", rpc_server_uptime_ms(server));
 	rpc_encode_str(encoder, "reasons");
 	rpc_encode_array(encoder, n);
 	pool_info(server->pool, NULL, encode_failed, encoder);

@@ -10,7 +10,9 @@
  * inside its own callbacks by a connection that dies.
  */
 
+#include "base/clock.h"
 #include "base/histogram.h"
+#include "pool/account.h"
 #include "pool/pool.h"
 #include "rpc/encode.h"
 #include "rpc/listener.h"
@@ -77,6 +79,11 @@ struct rpc_server {
 /* Tells whoever waits for the end of the server, when it is reached. */
 void rpc_server_check_stopped(struct rpc_server *server);
 
+static inline uint64_t rpc_server_uptime_ms(const struct rpc_server *server)
+{
+	return (base_clock_monotonic_ns() - server->started_ns) / NSEC_PER_MSEC;
+}
+
 struct rpc_output {
 	struct rpc_output *next;
 	size_t size, sent;
@@ -126,6 +133,7 @@ enum rpc_wait {
 	RPC_WAIT_NOTHING,
 	RPC_WAIT_ACQUIRE, /* pool_acquire_cancel() */
 	RPC_WAIT_SET,	  /* pool_set_cancel() */
+	RPC_WAIT_ACCOUNT, /* pool_account_cancel() */
 	RPC_WAIT_WORK,	  /* it loses its connection and ends by itself */
 };
 
@@ -152,9 +160,12 @@ struct rpc_request {
 	rpc_lease_id lease; /* the answer is a lease; empty: it is not */
 	uint64_t end_bytes; /* where the answer ends in the connection's output */
 
+	bool show_sandboxes; /* stats */
+
 	union {
 		struct pool_acquire acquire;
 		struct pool_set set;
+		struct pool_account account;
 		struct rpc_work work;
 	};
 };

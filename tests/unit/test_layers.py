@@ -25,7 +25,7 @@ FACADES = {
     "vmm": {"vmm/vmm.h", "vmm/control.h"},
     "snapshot": {"snapshot/snapshot.h"},
     "uffd": {"uffd/uffd.h"},
-    "pool": {"pool/pool.h"},
+    "pool": {"pool/pool.h", "pool/account.h"},
     "rpc": {"rpc/rpc.h", "rpc/warmbox.h"},
     "guest": {"guest/agent.h"},
     # Benchmarks start VMMs as the tests do.

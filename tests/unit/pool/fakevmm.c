@@ -10,6 +10,7 @@
  *    counter=<path>
  *    log=<path>         the identity requests it gets, each with a 16 bit length in front
  *    slow_ms=<n>        sleep before the acknowledgement
+ *    dirty=<n>          map the memory, read 16 pages of it and write n of them
  *    connect=<port>     when claimed, connect to the host at that port and say "hello"
  *
  * It takes CREATE and LOAD before it answers the first, so that the script can spoil that too. When
@@ -29,6 +30,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -356,6 +358,23 @@ static void take_message(struct base_message *message, int fds[BASE_MESSAGE_FDS_
 	}
 }
 
+static void use_memory(int fd, size_t size)
+{
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+
+	if (memory == MAP_FAILED) {
+		_exit(97);
+	}
+	for (unsigned i = 0; i < 16; i++) {
+		volatile char *page = memory + i * 4096;
+
+		(void)*page;
+		if (i < number("dirty")) {
+			*page = 1;
+		}
+	}
+}
+
 static void start(void)
 {
 	struct base_message create, load;
@@ -380,6 +399,9 @@ static void start(void)
 	if (wrong) {
 		reply(&create, -EPROTO, wrong);
 		_exit(0);
+	}
+	if (number("dirty")) {
+		use_memory(create_fds[0], create.arg[0]);
 	}
 	listener = create_fds[2];
 	if (spoil("create", &create)) {

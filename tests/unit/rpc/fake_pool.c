@@ -262,6 +262,67 @@ void pool_info(struct pool *pool, const char *name,
 	}
 }
 
+/* --- accounts --- */
+
+void pool_account(struct pool *pool, struct pool_account *request, const char *template_name,
+		  const char *lease)
+{
+	assert(!pool->account);
+	request->pool = pool;
+	snprintf(request->template_name, sizeof(request->template_name), "%s", template_name ?: "");
+	snprintf(request->lease, sizeof(request->lease), "%s", lease ?: "");
+	pool->account = request;
+}
+
+void pool_account_cancel(struct pool_account *request)
+{
+	assert(request->pool->account == request);
+	request->pool->account = NULL;
+	request->pool->n_account_cancelled++;
+}
+
+void fake_pool_measured(struct pool *pool)
+{
+	struct pool_account *request = pool->account;
+	const struct pool_memory memory = { .image_shared = 1000,
+					    .guest_private = 70,
+					    .vmm_heap = 1,
+					    .vmm_data = 2,
+					    .vmm_other = 4,
+					    .page_tables = 8,
+					    .kernel_stacks = 16,
+					    .pss = 100 };
+	const struct pool_account_template template = {
+		.name = "python",
+		.snapshot_id = "00112233445566778899aabbccddeeff",
+		.parked = 3,
+		.leased = 1,
+		.measured = 2,
+		.image_bytes = MIB(64),
+		.image_resident = MIB(5),
+		.sum = { .image_shared = 2000, .guest_private = 150, .pss = 200 },
+	};
+	const struct pool_account_sandbox sandboxes[] = {
+		{ .template = &template, .pid = 1, .memory = memory },
+		{ .template = &template, .pid = 2, .lease = "01", .memory = memory },
+	};
+	const struct pool_account_report report = {
+		.host = { .total = 1 << 20, .unaccounted = 12 },
+		.templates = &template,
+		.n_templates = 1,
+		.sandboxes = sandboxes,
+		.n_sandboxes = ARRAY_SIZE(sandboxes),
+	};
+
+	assert(request);
+	pool->account = NULL;
+	if (strcmp(request->template_name, "other") == 0) {
+		request->fn(request, POOL_NOT_FOUND, NULL, "no pool of this template");
+	} else {
+		request->fn(request, POOL_OK, &report, NULL);
+	}
+}
+
 /* --- store --- */
 
 struct snapshot {

@@ -10,6 +10,7 @@
  * opened, every other name is unknown.
  */
 
+#include "pool/account.h"
 #include "pool/pool.h"
 
 #define FAKE_LEASES_MAX 32768
@@ -30,7 +31,8 @@ struct pool {
 	struct pool_set *set; /* waits; NULL: none */
 	bool hold_set;	      /* let pool_set_target() wait */
 	unsigned target;
-	unsigned n_cancelled, n_set_cancelled, n_released;
+	struct pool_account *account; /* waits; NULL: none */
+	unsigned n_cancelled, n_set_cancelled, n_account_cancelled, n_released;
 	struct fake_lease leases[FAKE_LEASES_MAX];
 	size_t n_leases;
 };
@@ -40,4 +42,7 @@ struct pool *fake_pool_new(void);
 void fake_pool_free(struct pool *pool);
 /* Gives the first waiter a lease, or another status. */
 void fake_pool_answer(struct pool *pool, enum pool_status status);
+/* Ends the measurement that is waited for: of one template with two sandboxes, one of them leased.
+ */
+void fake_pool_measured(struct pool *pool);
 size_t fake_pool_active(const struct pool *pool);

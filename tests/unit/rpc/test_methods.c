@@ -394,16 +394,83 @@ static void test_stats_and_health(void **state)
 	client_close(&client);
 }
 
+#define MEMORY	  "\x81\xa6memory\xc3"
+#define SANDBOXES "\x82\xa6memory\xc3\xa9sandboxes\xc3"
+
+static void test_memory(void **state)
+{
+	struct fixture *fixture = *state;
+	const msgpack_object *memory, *template, *sandbox;
+	struct client client;
+
+	client_open(&client, fixture);
+	CLIENT_REQUEST(&client, 1, "stats", MEMORY);
+	fixture_run(fixture);
+	assert_non_null(fixture->pool->account);
+	/* Meanwhile others are served. */
+	CLIENT_REQUEST(&client, 2, "stats", EMPTY);
+	assert_null(client_response(&client, 2));
+	assert_null(rpc_map_get(&client.message.result.via.map, "memory"));
+	fake_pool_measured(fixture->pool);
+	assert_null(client_response(&client, 1));
+	memory = client_result(&client, "memory");
+	assert_int_equal(number(client_result(&client, "requests"), "stats"), 2);
+	assert_int_equal(number(rpc_map_get(&memory->via.map, "host"), "unaccounted"), 12);
+	assert_null(rpc_map_get(&memory->via.map, "sandboxes"));
+	template = &rpc_map_get(&memory->via.map, "templates")->via.array.ptr[0];
+	assert_int_equal(number(template, "parked"), 3);
+	assert_int_equal(number(template, "image_resident"), MIB(5));
+	assert_int_equal(number(rpc_map_get(&template->via.map, "mean"), "guest_private"), 75);
+
+	CLIENT_REQUEST(&client, 3, "stats", SANDBOXES);
+	fixture_run(fixture);
+	fake_pool_measured(fixture->pool);
+	assert_null(client_response(&client, 3));
+	memory = rpc_map_get(&client_result(&client, "memory")->via.map, "sandboxes");
+	assert_int_equal(memory->via.array.size, 2);
+	sandbox = &memory->via.array.ptr[0];
+	assert_int_equal(rpc_map_get(&sandbox->via.map, "lease")->type, MSGPACK_OBJECT_NIL);
+	assert_int_equal(number(rpc_map_get(&sandbox->via.map, "memory"), "own"), 101);
+	assert_true(rpc_object_is(rpc_map_get(&memory->via.array.ptr[1].via.map, "lease"), "01"));
+	client_close(&client);
+}
+
+static void test_memory_parameters(void **state)
+{
+	struct fixture *fixture = *state;
+	struct client client;
+
+	client_open(&client, fixture);
+	CLIENT_REQUEST(&client, 1, "stats", "\x81\xa8template\xa6python");
+	assert_string_equal(client_response(&client, 1), "invalid_argument");
+	CLIENT_REQUEST(&client, 2, "stats",
+		       "\x83\xa6memory\xc3\xa8template\xa6python\xa5lease\xa2xy");
+	assert_string_equal(client_response(&client, 2), "invalid_argument");
+	CLIENT_REQUEST(&client, 3, "stats", "\x82\xa6memory\xc3\xa8template\xa5other");
+	fixture_run(fixture);
+	assert_string_equal(fixture->pool->account->template_name, "other");
+	fake_pool_measured(fixture->pool);
+	assert_string_equal(client_response(&client, 3), "not_found");
+	CLIENT_REQUEST(&client, 4, "stats", "\x82\xa6memory\xc3\xa5lease\xa2xy");
+	fixture_run(fixture);
+	assert_string_equal(fixture->pool->account->lease, "xy");
+	/* A client that goes away meanwhile is not told. */
+	client_close(&client);
+	fixture_run(fixture);
+	assert_int_equal(fixture->pool->n_account_cancelled, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_acquire),	     TEST(test_acquire_with_descriptor),
-		TEST(test_acquire_waits),    TEST(test_statuses),
-		TEST(test_wrong_parameters), TEST(test_invalid_requests),
-		TEST(test_release_and_get),  TEST(test_list),
-		TEST(test_templates),	     TEST(test_pools),
-		TEST(test_stats_and_health),
+		TEST(test_acquire),	      TEST(test_acquire_with_descriptor),
+		TEST(test_acquire_waits),     TEST(test_statuses),
+		TEST(test_wrong_parameters),  TEST(test_invalid_requests),
+		TEST(test_release_and_get),   TEST(test_list),
+		TEST(test_templates),	      TEST(test_pools),
+		TEST(test_stats_and_health),  TEST(test_memory),
+		TEST(test_memory_parameters),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
