@@ -33,6 +33,8 @@ FACADES = {
 }
 # Only these know the event loop.
 UV_FOLDERS = {"pool", "rpc", "daemon"}
+# The floor that a claim is compared with is a server on the same loop.
+UV_FILES = {"bench/echo.c"}
 # The client side of rpc/ is linked into programs that have neither a pool nor a loop.
 CLIENT_FILES = {"rpc/client.c", "rpc/client.h", "rpc/warmbox.h", "rpc/codec.c", "rpc/codec.h"}
 
@@ -45,7 +47,7 @@ def faults(path, text):
             continue
         quoted, target = match.group(1) == '"', match.group(2)
         where = f"{path}:{number}: includes {target}"
-        if target in ("uv.h",) and (folder not in UV_FOLDERS or path in CLIENT_FILES):
+        if target in ("uv.h",) and path not in UV_FILES and (folder not in UV_FOLDERS or path in CLIENT_FILES):
             yield f"{where}: only {', '.join(sorted(UV_FOLDERS))} know the event loop"
         if not quoted:
             continue

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Talks to the daemon under test. The pool is polled, every few milliseconds, over a connection
+ * that is not the measured one's rival: polling stops before anything is measured. One thread.
+ */
+
+#include "bench/daemon.h"
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define POLL_US	      3000
+#define ENTRY_WAIT_MS 2000
+
+int bench_complain(const char *what, int r, const struct warmbox_error *error)
+{
+	fprintf(stderr, "%s: %s: %s\n", what, warmbox_code_name(error->code), error->text);
+	return r;
+}
+
+/* Whoever listens on the socket. */
+static pid_t listener_pid(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) {
+		return 0;
+	}
+	return peer.pid;
+}
+
+int bench_daemon_open(struct bench_daemon *daemon, const struct bench_options *options)
+{
+	struct warmbox_error error = { 0 };
+	int r;
+
+	*daemon = (struct bench_daemon){
+		.socket = options->socket ?: getenv("WARMBOX_SOCKET") ?: WARMBOX_DEFAULT_SOCKET,
+		.template_name = options->template_name,
+	};
+	r = warmbox_connect(daemon->socket, &daemon->connection, &error);
+	if (r < 0) {
+		return bench_complain("connecting", r, &error);
+	}
+	daemon->pid = listener_pid(daemon->socket);
+	return 0;
+}
+
+void bench_daemon_close(struct bench_daemon *daemon)
+{
+	warmbox_disconnect(daemon->connection);
+	daemon->connection = NULL;
+}
+
+static void pack_str(msgpack_packer *packer, const char *text)
+{
+	msgpack_pack_str_with_body(packer, text, strlen(text));
+}
+
+static uint64_t number(const msgpack_object *map, const char *key)
+{
+	const msgpack_object *value = warmbox_map_get(map, key);
+
+	return value && value->type == MSGPACK_OBJECT_POSITIVE_INTEGER ? value->via.u64 : 0;
+}
+
+static int call(struct bench_daemon *daemon, const char *method, const uint64_t *target,
+		struct warmbox_value **ret_value)
+{
+	struct warmbox_error error = { 0 };
+	msgpack_sbuffer buffer;
+	msgpack_packer packer;
+	int r;
+
+	msgpack_sbuffer_init(&buffer);
+	msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+	msgpack_pack_map(&packer, target ? 2 : 1);
+	pack_str(&packer, "template");
+	pack_str(&packer, daemon->template_name);
+	if (target) {
+		pack_str(&packer, "target");
+		msgpack_pack_uint64(&packer, *target);
+	}
+	r = warmbox_call(daemon->connection, method, buffer.data, buffer.size, ret_value, &error);
+	msgpack_sbuffer_destroy(&buffer);
+	return r < 0 ? bench_complain(method, r, &error) : 0;
+}
+
+static void read_pool(const msgpack_object *map, struct bench_pool *ret_pool)
+{
+	*ret_pool = (struct bench_pool){
+		.target = number(map, "target"),
+		.parked = number(map, "parked"),
+		.restoring = number(map, "restoring"),
+		.leased = number(map, "leased"),
+		.waiting = number(map, "waiting"),
+		.claimed_total = number(map, "claimed_total"),
+		.missed_total = number(map, "missed_total"),
+		.restored_total = number(map, "restored_total"),
+		.failed_total = number(map, "failed_total"),
+		.died_total = number(map, "died_total"),
+		.image_bytes = number(map, "image_bytes"),
+	};
+}
+
+int bench_pool_get(struct bench_daemon *daemon, struct bench_pool *ret_pool)
+{
+	struct warmbox_value *value = NULL;
+	const msgpack_object *pools;
+	int r = call(daemon, "pool.get", NULL, &value);
+
+	if (r < 0) {
+		return r;
+	}
+	pools = warmbox_map_get(warmbox_value_object(value), "pools");
+	if (!pools || pools->type != MSGPACK_OBJECT_ARRAY || pools->via.array.size != 1) {
+		fprintf(stderr, "pool.get: not one pool\n");
+		warmbox_value_free(value);
+		return -EBADMSG;
+	}
+	read_pool(&pools->via.array.ptr[0], ret_pool);
+	warmbox_value_free(value);
+	return 0;
+}
+
+int bench_pool_set(struct bench_daemon *daemon, uint64_t target)
+{
+	return call(daemon, "pool.set", &target, NULL);
+}
+
+int bench_pool_wait(struct bench_daemon *daemon, uint64_t parked)
+{
+	uint64_t end = base_clock_monotonic_ns() + BENCH_WAIT_MS * NSEC_PER_MSEC;
+	uint64_t most = 0;
+	struct bench_pool pool = { 0 };
+	int r;
+
+	for (;;) {
+		r = bench_pool_get(daemon, &pool);
+		if (r < 0) {
+			return r;
+		}
+		if (pool.parked == parked && pool.restoring == 0) {
+			return 0;
+		}
+		if (pool.restored_total > most) {
+			/* As long as something is restored, it goes on. */
+			most = pool.restored_total;
+			end = base_clock_monotonic_ns() + BENCH_WAIT_MS * NSEC_PER_MSEC;
+		}
+		if (base_clock_monotonic_ns() > end) {
+			fprintf(stderr,
+				"%" PRIu64 " sandboxes are parked, not %" PRIu64
+				", and nothing happens (%" PRIu64 " restores failed)\n",
+				pool.parked, parked, pool.failed_total);
+			return -ETIMEDOUT;
+		}
+		usleep(POLL_US);
+	}
+}
+
+int bench_pool_fill(struct bench_daemon *daemon, uint64_t target)
+{
+	int r = bench_pool_set(daemon, target);
+
+	return r < 0 ? r : bench_pool_wait(daemon, target);
+}
+
+int bench_claim(struct bench_daemon *daemon, uint64_t timeout_ms, struct warmbox_lease *ret_lease,
+		int *ret_stream)
+{
+	struct warmbox_error error = { 0 };
+	const struct warmbox_acquire_params params = {
+		.template_name = daemon->template_name,
+		.has_timeout = true,
+		.timeout_ms = timeout_ms,
+		.bind = true,
+	};
+	int r = warmbox_acquire(daemon->connection, &params, ret_lease, ret_stream, &error);
+
+	if (r < 0 && (error.code == WARMBOX_DEADLINE_EXCEEDED || error.code == WARMBOX_EXHAUSTED)) {
+		return 1;
+	}
+	return r < 0 ? bench_complain("acquire", r, &error) : 0;
+}
+
+int bench_release(struct bench_daemon *daemon, const char *lease_id)
+{
+	struct warmbox_error error = { 0 };
+	int r = warmbox_release(daemon->connection, lease_id, &error);
+
+	return r < 0 ? bench_complain("release", r, &error) : 0;
+}
+
+int bench_get_entered(struct bench_daemon *daemon, const char *lease_id,
+		      struct warmbox_lease *ret_lease)
+{
+	uint64_t end = base_clock_monotonic_ns() + ENTRY_WAIT_MS * NSEC_PER_MSEC;
+	struct warmbox_error error = { 0 };
+
+	for (;;) {
+		int r = warmbox_get(daemon->connection, lease_id, ret_lease, &error);
+
+		if (r < 0) {
+			return bench_complain("get", r, &error);
+		}
+		if (ret_lease->timings.first_entry_ns > 0 || !ret_lease->active ||
+		    base_clock_monotonic_ns() > end) {
+			return 0;
+		}
+		usleep(POLL_US);
+	}
+}
