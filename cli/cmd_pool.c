@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * `warmbox pool`, `warmbox stats` and `warmbox health`: the daemon's own affairs.
+ * `warmbox pool` and `warmbox health`: the daemon's own affairs.
  */
 
 #include "cli/remote.h"
@@ -20,13 +20,6 @@ static const char pool_help[] =
 	"  --set N        keep N sandboxes of TEMPLATE ready; 0 keeps none\n"
 	"  --socket PATH  of the daemon\n"
 	"  --json         the result as JSON\n";
-
-static const char stats_help[] = "Usage: warmbox stats\n"
-				 "\n"
-				 "Shows the daemon's counters and latencies.\n"
-				 "\n"
-				 "  --socket PATH  of the daemon\n"
-				 "  --json         the result as JSON\n";
 
 static const char health_help[] =
 	"Usage: warmbox health\n"
@@ -175,66 +168,6 @@ static int call_simple(struct cli *cli, int argc, char **argv, const char *help,
 		cli_remote_failed(cli, NULL, NULL, &error, CLI_EXIT_FAILED);
 		return 1;
 	}
-	return 0;
-}
-
-/* Nested maps as lines "outer.inner  value". Times are shown as such. */
-static void print_flat(const char *prefix, json_t *value)
-{
-	const char *key;
-	json_t *inner;
-	size_t index;
-
-	if (json_is_object(value)) {
-		json_object_foreach(value, key, inner)
-		{
-			_cleanup_free_ char *name = NULL;
-
-			if (asprintf(&name, "%s%s%s", prefix, *prefix ? "." : "", key) >= 0) {
-				print_flat(name, inner);
-			}
-		}
-	} else if (json_is_array(value)) {
-		json_array_foreach(value, index, inner)
-		{
-			_cleanup_free_ char *name = NULL;
-
-			if (asprintf(&name, "%s.%zu", prefix, index) >= 0) {
-				print_flat(name, inner);
-			}
-		}
-	} else {
-		size_t length = strlen(prefix);
-		char text[CLI_FORMAT_MAX];
-		_cleanup_free_ char *other = NULL;
-
-		if (json_is_integer(value) && length > 3 &&
-		    strcmp(prefix + length - 3, "_ns") == 0) {
-			printf("%-40s %s\n", prefix,
-			       cli_format_duration(text, (uint64_t)json_integer_value(value)));
-			return;
-		}
-		other = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY);
-		printf("%-40s %s\n", prefix, other ? other : json_string_value(value));
-	}
-}
-
-int cli_stats_main(struct cli *cli, int argc, char **argv)
-{
-	_cleanup_value_ struct warmbox_value *value = NULL;
-	json_t *stats;
-	int status;
-
-	if (call_simple(cli, argc, argv, stats_help, &value, &status) > 0) {
-		return status;
-	}
-	stats = cli_json_from_msgpack(warmbox_value_object(value));
-	if (cli->json) {
-		cli_print_json(stats);
-		return 0;
-	}
-	print_flat("", stats);
-	json_decref(stats);
 	return 0;
 }
 
