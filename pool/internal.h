@@ -27,9 +27,10 @@ struct pool {
 	unsigned n_working;	 /* workers that load or close an image */
 
 	struct pool_lease_table leases;
+	struct pool_fair fair; /* who waits */
 
 	/* Requests that were refused and have not been told. */
-	struct pool_acquire *refused_first, *refused_last;
+	struct base_link refused;
 	struct pool_set *refused_sets;
 
 	/* Requests for accounts: those that wait, those being told, and what is measured now. */
@@ -84,7 +85,7 @@ void pool_queue_serve(struct pool_template *template);
 /* Ends every waiting acquire. text is borrowed during the call. */
 void pool_queue_fail(struct pool_template *template, enum pool_status status, const char *text);
 /* Ends those whose deadline has passed and arms the timer for the next. */
-void pool_queue_expire(struct pool_template *template, uint64_t now_ns);
+void pool_queue_expire(struct pool *pool, uint64_t now_ns);
 
 /* --- refill.c: how many sandboxes there are --- */
 

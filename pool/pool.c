@@ -152,9 +152,7 @@ static void on_timer(uv_timer_t *timer)
 	uint64_t now_ns = base_clock_monotonic_ns();
 
 	pool->timer_ns = 0;
-	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
-		pool_queue_expire(CONTAINER_OF(l, struct pool_template, link), now_ns);
-	}
+	pool_queue_expire(pool, now_ns);
 	pool_kick(pool);
 }
 
@@ -196,6 +194,8 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	pool->acquire_timeout_ms = config->acquire_timeout_ms;
 	base_list_init(&pool->templates);
 	base_list_init(&pool->doomed);
+	base_list_init(&pool->refused);
+	pool_fair_init(&pool->fair, base_clock_monotonic_ns());
 	pool_lease_table_init(&pool->leases);
 	pool->runtime_dir = strdup(config->runtime_dir);
 	pool->vmm_path = strdup(config->vmm_path);

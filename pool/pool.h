@@ -11,6 +11,7 @@
  */
 
 #include "base/error.h"
+#include "pool/fair.h" /* limits of who waits */
 #include "snapshot/snapshot.h"
 
 #include <stdbool.h>
@@ -22,7 +23,6 @@
 #define POOL_TARGET_MAX	      10000
 #define POOL_ENDED_LEASES_MAX 4096	 /* ended leases remembered, oldest forgotten first */
 #define POOL_TIMEOUT_DEFAULT  UINT64_MAX /* pool_config.acquire_timeout_ms */
-#define POOL_WAITERS_MAX      1024 /* acquires that wait, per template; one more is POOL_EXHAUSTED */
 
 struct pool_config {
 	const char *store_path;	      /* snapshot store */
@@ -110,6 +110,7 @@ struct pool_acquire_params {
 	const char *template_name; /* borrowed during the call, like all of this */
 	uint64_t timeout_ms;	   /* 0: only what is parked now; POOL_TIMEOUT_DEFAULT */
 	uint64_t ttl_ms;	   /* 0: none */
+	uint64_t tenant;	   /* who asks: those who wait take turns by it */
 	bool want_stream;	   /* the caller wants a stream that is connected to the agent */
 	const struct pool_label *labels;
 	size_t n_labels;
@@ -122,20 +123,22 @@ struct pool_acquire {
 		   const struct pool_lease *lease, int stream, const char *text);
 	struct pool *pool;
 	struct pool_template *template;
-	struct pool_acquire *previous, *next;
+	struct pool_waiter waiter; /* its link is also for those that were refused */
+	uint64_t tenant;
 	uint64_t received_ns, deadline_ns, ttl_ms;
 	bool want_stream, pending;
 	struct pool_label *labels;
 	size_t n_labels;
 	enum pool_status status; /* of one that was refused */
 	const char *text;
+	char text_room[96]; /* for a text that names somebody */
 };
 
 /*
  * Hands out a parked sandbox, at once when there is one: then fn is called before this returns.
- * Otherwise the request waits, first come first served, until its deadline. A template that is not
- * loaded yet is loaded first. fn gets POOL_OK with a lease and the stream (owned by the callee from
- * then on; -1 unless wanted), or another status with a text.
+ * Otherwise the request waits until its deadline, taking turns with other tenants. A template that
+ * is not loaded yet is loaded first. fn gets POOL_OK with a lease and the stream (owned by the
+ * callee from then on; -1 unless wanted), or another status with a text.
  */
 void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		  const struct pool_acquire_params *params);

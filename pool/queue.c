@@ -4,8 +4,9 @@
  * Acquires: handing out what is parked, and the queues of those who wait.
  *
  * Happy path: pool_acquire() finds a parked sandbox and claims it with one sendmsg(); nothing is
- * allocated but room for labels. On a miss the request joins its template's queue, first come first
- * served, and is served when a sandbox is parked.
+ * allocated but room for labels. On a miss the request joins its template's queue (pool/fair.h) and
+ * is served when a sandbox is parked and its turn has come; that is done where the sandbox is
+ * parked, before any restore is started for the stock.
  *
  * Failure: requests end with a status and a text. Those that fail at once are kept and told from
  * the background, since fn is not called from inside pool_acquire() unless there is a lease.
@@ -24,35 +25,31 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- lists --- */
-
-static void append(struct pool_acquire **first, struct pool_acquire **last,
-		   struct pool_acquire *request)
+/* The request joins the queue of its template. 0, or why it may not (pool/fair.h). */
+static int wait_add(struct pool_template *template, struct pool_acquire *request)
 {
-	request->previous = *last;
-	request->next = NULL;
-	*(*last ? &(*last)->next : first) = request;
-	*last = request;
-}
+	int r = pool_fair_add(&template->pool->fair, &template->queue, &request->waiter,
+			      request->tenant, request->deadline_ns);
 
-static void unlink_request(struct pool_acquire **first, struct pool_acquire **last,
-			   struct pool_acquire *request)
-{
-	*(request->previous ? &request->previous->next : first) = request->next;
-	*(request->next ? &request->next->previous : last) = request->previous;
-	request->previous = request->next = NULL;
-}
-
-static void wait_append(struct pool_template *template, struct pool_acquire *request)
-{
-	append(&template->waiting_first, &template->waiting_last, request);
-	template->n_waiting++;
+	if (r == 0) {
+		request->template = template;
+		template->n_waiting++;
+	}
+	return r;
 }
 
 static void wait_remove(struct pool_template *template, struct pool_acquire *request)
 {
-	unlink_request(&template->waiting_first, &template->waiting_last, request);
+	pool_fair_remove(&template->pool->fair, &request->waiter);
 	template->n_waiting--;
+}
+
+/* Whose turn it is; NULL: nobody waits. */
+static struct pool_acquire *wait_first(struct pool_template *template)
+{
+	struct pool_waiter *waiter = pool_fair_first(&template->queue);
+
+	return waiter ? CONTAINER_OF(waiter, struct pool_acquire, waiter) : NULL;
 }
 
 /* Ends a request that is in no list, without a lease. */
@@ -71,21 +68,20 @@ void pool_queue_refuse(struct pool *pool, struct pool_acquire *request, enum poo
 	request->template = NULL;
 	request->status = status;
 	request->text = text;
-	append(&pool->refused_first, &pool->refused_last, request);
+	base_list_append(&pool->refused, &request->waiter.link);
 	pool_kick(pool);
 }
 
 bool pool_queue_tell_refused(struct pool *pool)
 {
-	struct pool_acquire *last = pool->refused_last;
+	struct pool_acquire *request;
 
-	if (!last) {
+	if (base_list_is_empty(&pool->refused)) {
 		return false;
 	}
 	/* One a turn: what the callback refuses anew does not keep the loop from turning. */
-	struct pool_acquire *request = pool->refused_first;
-
-	unlink_request(&pool->refused_first, &pool->refused_last, request);
+	request = CONTAINER_OF(pool->refused.next, struct pool_acquire, waiter.link);
+	base_list_remove(&request->waiter.link);
 	finish(request, request->status, request->text);
 	return true;
 }
@@ -115,88 +111,72 @@ static void deliver(struct pool_sandbox *sandbox, struct pool_acquire *request, 
 	request->fn(request, POOL_OK, &lease, stream, NULL);
 }
 
-/* Gives the request a parked sandbox that still lives. False: there is none. */
-static bool claim(struct pool_template *template, struct pool_acquire *request)
+/* Lets a parked sandbox that still lives run for the request; NULL: there is none. */
+static struct pool_sandbox *claim(struct pool_template *template, struct pool_acquire *request)
 {
 	while (!base_list_is_empty(&template->parked)) {
 		struct pool_sandbox *sandbox =
 			CONTAINER_OF(template->parked.next, struct pool_sandbox, link);
-		uint64_t now_ns = base_clock_monotonic_ns();
-		int r = pool_sandbox_claim(sandbox, request->received_ns, request->ttl_ms);
 
-		if (r == 0) {
-			deliver(sandbox, request, now_ns);
-			return true;
+		if (pool_sandbox_claim(sandbox, request->received_ns, request->ttl_ms) == 0) {
+			return sandbox;
 		}
 		pool_refill_lost(sandbox, POOL_CAUSE_VMM_DIED, "the VMM was gone when claimed");
 	}
-	return false;
+	return NULL;
 }
 
 void pool_queue_serve(struct pool_template *template)
 {
-	while (template->waiting_first && template->n_parked > 0) {
-		struct pool_acquire *request = template->waiting_first;
+	struct pool_acquire *request;
 
-		wait_remove(template, request);
-		if (!claim(template, request)) {
-			/* Back to the head, where it was. */
-			request->next = template->waiting_first;
-			*(request->next ? &request->next->previous : &template->waiting_last) =
-				request;
-			template->waiting_first = request;
-			template->n_waiting++;
+	while (template->n_parked > 0 && (request = wait_first(template))) {
+		uint64_t now_ns = base_clock_monotonic_ns();
+		struct pool_sandbox *sandbox = claim(template, request);
+
+		if (sandbox) {
+			pool_fair_serve(&template->pool->fair, &request->waiter);
+			template->n_waiting--;
+			deliver(sandbox, request, now_ns);
 		}
 	}
 }
 
 void pool_queue_fail(struct pool_template *template, enum pool_status status, const char *text)
 {
-	/* Counted, so that a callback that asks again does not go round for ever. */
-	for (unsigned n = template->n_waiting; n > 0 && template->waiting_first; n--) {
-		struct pool_acquire *request = template->waiting_first;
+	struct pool_acquire *request;
 
+	/* Counted, so that a callback that asks again does not go round for ever. */
+	for (unsigned n = template->n_waiting; n > 0 && (request = wait_first(template)); n--) {
 		wait_remove(template, request);
 		finish(request, status, text);
 	}
 }
 
-static struct pool_acquire *find_expired(struct pool_template *template, uint64_t now_ns,
-					 uint64_t *ret_next_ns)
+static void finish_late(struct pool_acquire *request)
 {
-	*ret_next_ns = UINT64_MAX;
-	for (struct pool_acquire *r = template->waiting_first; r; r = r->next) {
-		if (r->deadline_ns <= now_ns) {
-			return r;
-		}
-		*ret_next_ns = MIN(*ret_next_ns, r->deadline_ns);
-	}
-	return NULL;
+	struct pool_template *template = request->template;
+	const char *trouble = template->last_error;
+	char text[BASE_ERROR_TEXT_MAX];
+
+	snprintf(text, sizeof(text),
+		 "no sandbox of %s within %" PRIu64 " ms (%s, %u being restored, %u waiting)%s%s",
+		 template->name, (request->deadline_ns - request->received_ns) / NSEC_PER_MSEC,
+		 template->state == POOL_TEMPLATE_LOADING ? "being loaded" : "loaded",
+		 template->n_restoring, template->n_waiting, trouble[0] ? "; last error: " : "",
+		 trouble);
+	template->n_waiting--;
+	finish(request, POOL_DEADLINE_EXCEEDED, text);
 }
 
-void pool_queue_expire(struct pool_template *template, uint64_t now_ns)
+void pool_queue_expire(struct pool *pool, uint64_t now_ns)
 {
-	struct pool_acquire *request;
-	uint64_t next_ns;
+	struct pool_waiter *waiter;
 
-	while ((request = find_expired(template, now_ns, &next_ns))) {
-		const char *trouble = template->last_error;
-		char text[BASE_ERROR_TEXT_MAX];
-
-		snprintf(text, sizeof(text),
-			 "no sandbox of %s within %" PRIu64 " ms (%s, %u being restored, %u "
-			 "waiting)%s%s",
-			 template->name,
-			 (request->deadline_ns - request->received_ns) / NSEC_PER_MSEC,
-			 template->state == POOL_TEMPLATE_LOADING ? "being loaded" : "loaded",
-			 template->n_restoring, template->n_waiting,
-			 trouble[0] ? "; last error: " : "", trouble);
-		wait_remove(template, request);
-		finish(request, POOL_DEADLINE_EXCEEDED, text);
+	while ((waiter = pool_fair_expire(&pool->fair, now_ns))) {
+		finish_late(CONTAINER_OF(waiter, struct pool_acquire, waiter));
 	}
-	if (next_ns != UINT64_MAX) {
-		pool_timer_need(template->pool, next_ns);
-	}
+	pool_timer_need(pool, pool_fair_next_ns(&pool->fair));
 }
 
 /* --- the facade's part --- */
@@ -207,6 +187,33 @@ static uint64_t deadline_of(uint64_t received_ns, uint64_t timeout_ms)
 		return UINT64_MAX;
 	}
 	return received_ns + timeout_ms * NSEC_PER_MSEC;
+}
+
+/* Nothing is parked, so wait. */
+static void wait(struct pool_template *template, struct pool_acquire *request, uint64_t timeout_ms)
+{
+	struct pool *pool = template->pool;
+
+	request->deadline_ns = deadline_of(request->received_ns, timeout_ms);
+	switch (wait_add(template, request)) {
+	case 0:
+		pool_timer_need(pool, pool_fair_next_ns(&pool->fair));
+		pool_kick(pool);
+		return;
+	case -EDQUOT:
+		snprintf(request->text_room, sizeof(request->text_room),
+			 "%u acquires of tenant %" PRIu64 " wait already, as many as one may have",
+			 POOL_TENANT_WAITERS_MAX, request->tenant);
+		pool_queue_refuse(pool, request, POOL_EXHAUSTED, request->text_room);
+		return;
+	case -ENOSPC:
+		snprintf(request->text_room, sizeof(request->text_room),
+			 "%u acquires of all tenants wait already", POOL_WAITERS_MAX);
+		pool_queue_refuse(pool, request, POOL_EXHAUSTED, request->text_room);
+		return;
+	default:
+		pool_queue_refuse(pool, request, POOL_FAILED, "out of memory");
+	}
 }
 
 /* Nothing is parked: wait, or say at once why waiting is no use. */
@@ -230,14 +237,8 @@ static void miss(struct pool_template *template, struct pool_acquire *request, u
 				  template->state == POOL_TEMPLATE_LOADING
 					  ? "nothing is parked: the template is being loaded"
 					  : "nothing is parked");
-	} else if (template->n_waiting >= POOL_WAITERS_MAX) {
-		pool_queue_refuse(pool, request, POOL_EXHAUSTED, "too many wait already");
 	} else {
-		request->template = template;
-		request->deadline_ns = deadline_of(request->received_ns, timeout_ms);
-		wait_append(template, request);
-		pool_timer_need(pool, request->deadline_ns);
-		pool_kick(pool);
+		wait(template, request, timeout_ms);
 	}
 }
 
@@ -247,13 +248,14 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	uint64_t timeout_ms = params->timeout_ms == POOL_TIMEOUT_DEFAULT ? pool->acquire_timeout_ms
 									 : params->timeout_ms;
 	struct pool_template *template;
+	struct pool_sandbox *sandbox;
 	enum pool_status status;
 	const char *text;
 	int r;
 
 	request->pool = pool;
 	request->template = NULL;
-	request->previous = request->next = NULL;
+	request->tenant = params->tenant;
 	request->received_ns = base_clock_monotonic_ns();
 	request->ttl_ms = params->ttl_ms;
 	request->want_stream = params->want_stream;
@@ -276,7 +278,10 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		pool_queue_refuse(pool, request, status, text);
 		return;
 	}
-	if (template->waiting_first || !claim(template, request)) {
+	sandbox = template->n_waiting == 0 ? claim(template, request) : NULL;
+	if (sandbox) {
+		deliver(sandbox, request, base_clock_monotonic_ns());
+	} else {
 		miss(template, request, timeout_ms);
 	}
 }
@@ -289,8 +294,7 @@ void pool_acquire_cancel(struct pool_acquire *request)
 	if (request->template) {
 		wait_remove(request->template, request);
 	} else {
-		unlink_request(&request->pool->refused_first, &request->pool->refused_last,
-			       request);
+		base_list_remove(&request->waiter.link);
 	}
 	free(TAKE_PTR(request->labels));
 	request->pending = false;

@@ -247,6 +247,7 @@ struct pool_template *pool_template_get(struct pool *pool, const char *name,
 	template->target = pool->default_target;
 	base_list_init(&template->parked);
 	base_list_init(&template->restoring);
+	pool_fair_queue_init(&template->queue);
 	if (load_start(template) < 0) {
 		free(template);
 		*ret_status = POOL_FAILED;
@@ -272,7 +273,7 @@ bool pool_template_tell_failure(struct pool_template *template)
 		pool_queue_fail(template, template->failure, text);
 	}
 	if (template->state == POOL_TEMPLATE_FAILED && template->failure == POOL_NOT_FOUND &&
-	    !template->waiting_first && !template->sets && template->n_leased == 0) {
+	    template->n_waiting == 0 && !template->sets && template->n_leased == 0) {
 		pool_template_free(template);
 	}
 	return telling;

@@ -50,7 +50,7 @@ struct pool_template {
 	unsigned target;
 	struct base_link parked, restoring; /* sandboxes */
 	unsigned n_parked, n_restoring, n_leased, n_waiting;
-	struct pool_acquire *waiting_first, *waiting_last;
+	struct pool_fair_queue queue;
 	struct pool_set *sets; /* waiting for the load */
 
 	unsigned restore_failures; /* in a row */

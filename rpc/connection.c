@@ -393,6 +393,17 @@ static void handle_event(uv_poll_t *poll, int status, int events)
 
 /* --- beginning --- */
 
+/* Who is at the other end, as the kernel has it: whose turn it is among those who wait. A socket
+ * that does not tell has nobody at its end to tell of. */
+static uint64_t tenant_of(int fd)
+{
+	struct ucred peer = { .uid = (uid_t)-1 };
+	socklen_t size = sizeof(peer);
+
+	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+	return peer.uid;
+}
+
 int rpc_connection_new(struct rpc_server *server, int fd)
 {
 	struct rpc_connection *connection = calloc(1, sizeof(*connection));
@@ -404,6 +415,7 @@ int rpc_connection_new(struct rpc_server *server, int fd)
 	}
 	connection->server = server;
 	connection->fd = fd;
+	connection->tenant = tenant_of(fd);
 	connection->poll.data = connection;
 	r = uv_poll_init(server->loop, &connection->poll, fd);
 	if (r < 0) {

@@ -84,7 +84,10 @@ static void handle_acquired(struct pool_acquire *acquire, enum pool_status statu
 void rpc_method_acquire(struct rpc_request *request, struct rpc_params *params)
 {
 	struct rpc_server *server = request->connection->server;
-	struct pool_acquire_params acquire = { .timeout_ms = server->acquire_timeout_ms };
+	struct pool_acquire_params acquire = {
+		.timeout_ms = server->acquire_timeout_ms,
+		.tenant = request->connection->tenant,
+	};
 
 	acquire.template_name = rpc_params_template(params, "template");
 	rpc_params_uint(params, "timeout_ms", RPC_TIMEOUT_MAX_MS, &acquire.timeout_ms);

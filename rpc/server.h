@@ -97,6 +97,7 @@ struct rpc_connection {
 	struct rpc_server *server;
 	struct rpc_connection *previous, *next;
 	int fd;
+	uint64_t tenant; /* the client's user id */
 	uv_poll_t poll;
 	int events; /* that are polled for */
 	bool dispatching;

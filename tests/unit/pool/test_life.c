@@ -282,6 +282,31 @@ static void waiters_are_served_in_order(void **state)
 	assert_int_equal(fixture_info(fixture, "t").leased, ARRAY_SIZE(a));
 }
 
+/* One tenant's five came first; the others wait for a turn, not for all of them. */
+static void tenants_take_turns(void **state)
+{
+	struct fixture *fixture = *state;
+	struct acquired a[5], b[2], c;
+	struct acquired *const order[] = { &a[0], &b[0], &c, &a[1], &b[1], &a[2], &a[3], &a[4] };
+	struct pool_acquire_params params = { .template_name = "t", .timeout_ms = 10000 };
+
+	fixture_template(fixture, "t", "slow_ms=10\n");
+	fixture_pool(fixture, 0, 1, 5000);
+	for (unsigned i = 0; i < ARRAY_SIZE(a); i++) {
+		fixture_acquire_params(fixture, &a[i], &params);
+	}
+	params.tenant = 1000;
+	fixture_acquire_params(fixture, &b[0], &params);
+	fixture_acquire_params(fixture, &b[1], &params);
+	params.tenant = 1001;
+	fixture_acquire_params(fixture, &c, &params);
+	fixture_until(fixture, a[4].calls > 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(order); i++) {
+		assert_int_equal(order[i]->status, POOL_OK);
+		assert_true(i == 0 || order[i]->order > order[i - 1]->order);
+	}
+}
+
 static void waiting_ends_at_the_deadline(void **state)
 {
 	struct fixture *fixture = *state;
@@ -472,19 +497,26 @@ static void labels_have_limits(void **state)
 static void waiters_have_a_limit(void **state)
 {
 	struct fixture *fixture = *state;
-	static struct acquired a[POOL_WAITERS_MAX], one_more;
+	static struct acquired a[POOL_TENANT_WAITERS_MAX], one_more, other;
 
 	fixture_template(fixture, "t", "slow_ms=2000\n");
 	fixture_pool(fixture, 0, 1, 5000);
-	for (unsigned i = 0; i < POOL_WAITERS_MAX; i++) {
+	for (unsigned i = 0; i < POOL_TENANT_WAITERS_MAX; i++) {
 		fixture_acquire(fixture, &a[i], "t", 200);
 	}
 	fixture_acquire(fixture, &one_more, "t", 200);
 	fixture_until(fixture, one_more.calls > 0);
 	assert_int_equal(one_more.status, POOL_EXHAUSTED);
-	assert_int_equal(fixture_info(fixture, "t").waiting, POOL_WAITERS_MAX);
+	assert_non_null(strstr(one_more.text, "1024 acquires of tenant 0 wait already"));
+	/* Another tenant's is another matter. */
+	fixture_acquire_params(fixture, &other,
+			       &(struct pool_acquire_params){
+				       .template_name = "t", .timeout_ms = 200, .tenant = 1 });
+	assert_int_equal(fixture_info(fixture, "t").waiting, POOL_TENANT_WAITERS_MAX + 1);
+	pool_acquire_cancel(&other.request);
+	assert_int_equal(fixture_info(fixture, "t").waiting, POOL_TENANT_WAITERS_MAX);
 	fixture_until(fixture, fixture_info(fixture, "t").waiting == 0);
-	for (unsigned i = 0; i < POOL_WAITERS_MAX; i++) {
+	for (unsigned i = 0; i < POOL_TENANT_WAITERS_MAX; i++) {
 		assert_int_equal(a[i].calls, 1);
 		assert_int_equal(a[i].status, POOL_DEADLINE_EXCEEDED);
 	}
@@ -583,6 +615,7 @@ int main(void)
 		TEST(lets_the_guest_connect_to_a_listener),
 		TEST(leases_expire),
 		TEST(waiters_are_served_in_order),
+		TEST(tenants_take_turns),
 		TEST(waiting_ends_at_the_deadline),
 		TEST(a_cancelled_acquire_is_never_answered),
 		TEST(targets_grow_shrink_and_empty),

@@ -17,6 +17,8 @@ struct pool *fake_pool_new(void)
 	struct pool *pool = calloc(1, sizeof(*pool));
 
 	assert(pool);
+	base_list_init(&pool->waiters);
+	pool->tenant = UINT64_MAX;
 	return pool;
 }
 
@@ -100,6 +102,7 @@ static void grant(struct pool *pool, struct pool_acquire *request)
 void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		  const struct pool_acquire_params *params)
 {
+	pool->tenant = params->tenant;
 	request->pool = pool;
 	request->want_stream = params->want_stream;
 	request->ttl_ms = params->ttl_ms;
@@ -121,14 +124,7 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	/* Labels were borrowed; a waiter of this pool has none. */
 	request->n_labels = 0;
 	request->pending = true;
-	request->previous = pool->last_waiter;
-	request->next = NULL;
-	if (pool->last_waiter) {
-		pool->last_waiter->next = request;
-	} else {
-		pool->first_waiter = request;
-	}
-	pool->last_waiter = request;
+	base_list_append(&pool->waiters, &request->waiter.link);
 	pool->n_waiters++;
 }
 
@@ -136,16 +132,7 @@ static void unlink_waiter(struct pool_acquire *request)
 {
 	struct pool *pool = request->pool;
 
-	if (request->previous) {
-		request->previous->next = request->next;
-	} else {
-		pool->first_waiter = request->next;
-	}
-	if (request->next) {
-		request->next->previous = request->previous;
-	} else {
-		pool->last_waiter = request->previous;
-	}
+	base_list_remove(&request->waiter.link);
 	request->pending = false;
 	pool->n_waiters--;
 }
@@ -160,9 +147,10 @@ void pool_acquire_cancel(struct pool_acquire *request)
 
 void fake_pool_answer(struct pool *pool, enum pool_status status)
 {
-	struct pool_acquire *request = pool->first_waiter;
+	struct pool_acquire *request =
+		CONTAINER_OF(pool->waiters.next, struct pool_acquire, waiter.link);
 
-	assert(request);
+	assert(!base_list_is_empty(&pool->waiters));
 	unlink_waiter(request);
 	if (status == POOL_OK) {
 		grant(pool, request);

@@ -26,7 +26,8 @@ struct fake_lease {
 
 struct pool {
 	unsigned parked; /* this many acquires are answered at once */
-	struct pool_acquire *first_waiter, *last_waiter;
+	struct base_link waiters;
+	uint64_t tenant; /* of the latest acquire */
 	unsigned n_waiters;
 	struct pool_set *set; /* waits; NULL: none */
 	bool hold_set;	      /* let pool_set_target() wait */
