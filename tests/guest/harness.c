@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The harness of tests/guest/harness.h: fork and exec with the control socket as descriptor 3, then
+ * The harness of tests/guest/harness.h: posix_spawn() with the control socket as descriptor 3, then
  * plain blocking calls. A VMM that hangs is killed by its pid at the end.
  */
 
@@ -36,12 +36,9 @@ const char *harness_vmm_path(void)
 	return path ? path : HARNESS_VMM_PATH;
 }
 
-int harness_spawn(struct harness_vm *vm)
+static int make_control(struct harness_vm *vm)
 {
-	char *argv[] = { (char *)harness_vmm_path(), NULL };
-	posix_spawn_file_actions_t actions;
 	int pair[2];
-	int r;
 
 	*vm = (struct harness_vm)HARNESS_VM_NONE;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -54,18 +51,34 @@ int harness_spawn(struct harness_vm *vm)
 		close(pair[1]);
 		pair[1] = moved;
 	}
+	vm->control = pair[0];
+	vm->theirs = pair[1];
+	return 0;
+}
+
+int harness_start(struct harness_vm *vm)
+{
+	char *argv[] = { (char *)harness_vmm_path(), NULL };
+	posix_spawn_file_actions_t actions;
+	int r;
+
 	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, pair[1], VMM_CONTROL_FD);
+	posix_spawn_file_actions_adddup2(&actions, vm->theirs, VMM_CONTROL_FD);
 	r = -posix_spawn(&vm->pid, argv[0], &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
-	close(pair[1]);
+	vm->theirs = base_fd_close(vm->theirs);
 	if (r < 0) {
-		close(pair[0]);
 		vm->pid = 0;
 		return base_error_set_errno(&vm->error, r, "starting %s", argv[0]);
 	}
-	vm->control = pair[0];
 	return 0;
+}
+
+int harness_spawn(struct harness_vm *vm)
+{
+	int r = make_control(vm);
+
+	return r < 0 ? r : harness_start(vm);
 }
 
 int harness_stop(struct harness_vm *vm)
@@ -73,6 +86,7 @@ int harness_stop(struct harness_vm *vm)
 	int status = 0;
 
 	vm->control = base_fd_close(vm->control);
+	vm->theirs = base_fd_close(vm->theirs);
 	if (vm->pid > 0) {
 		pid_t done = 0;
 
@@ -113,24 +127,84 @@ static void on_event(void *userdata, const struct base_message *event)
 	}
 }
 
-int harness_call(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, size_t n_args,
+int harness_post(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, size_t n_args,
 		 const int *fds, size_t n_fds, const char *text)
 {
-	struct base_message request = { .op = op, .sequence = ++vm->sequence };
+	struct base_message request;
+	size_t length = text ? strlen(text) : 0;
+	int r;
 
+	if (length > BASE_MESSAGE_TEXT_MAX) {
+		return -E2BIG;
+	}
+	memset(&request, 0, BASE_MESSAGE_HEADER_BYTES);
+	request.op = op;
+	request.sequence = ++vm->sequence;
 	for (size_t i = 0; i < n_args; i++) {
 		request.arg[i] = args[i];
 	}
-	if (text) {
-		request.text_length = (uint32_t)strlen(text);
-		if (request.text_length > BASE_MESSAGE_TEXT_MAX) {
-			return -E2BIG;
-		}
-		memcpy(request.text, text, request.text_length);
-	}
+	base_message_set_text(&request, text ? text : "");
 	vm->error.text[0] = '\0';
-	return base_message_call(vm->control, "VMM", &request, fds, n_fds, HARNESS_TIMEOUT_MS,
-				 on_event, vm, &vm->reply, &vm->reply_fd, &vm->error);
+	r = base_message_send(vm->control, &request, fds, n_fds);
+	return r < 0 ? base_error_set_errno(&vm->error, r, "sending a request to the VMM") : 0;
+}
+
+/* Takes in one message if there is one within timeout_ms. 0: an event. 1: a reply, in *ret_reply,
+ * its descriptor in vm->reply_fd. -ETIMEDOUT or -errno. */
+static int receive(struct harness_vm *vm, int timeout_ms, struct base_message *ret_reply)
+{
+	struct pollfd item = { .fd = vm->control, .events = POLLIN };
+	int fds[BASE_MESSAGE_FDS_MAX];
+	size_t n_fds = 0;
+	int r;
+
+	r = poll(&item, 1, timeout_ms);
+	if (r == 0) {
+		return base_error_set(&vm->error, -ETIMEDOUT, "waiting for the VMM: timed out");
+	}
+	r = base_message_receive(vm->control, ret_reply, fds, &n_fds);
+	if (r <= 0) {
+		return base_error_set(&vm->error, r == 0 ? -ECONNRESET : r, "the VMM is gone");
+	}
+	vm->reply_fd = n_fds > 0 ? fds[0] : -1;
+	for (size_t i = 1; i < n_fds; i++) {
+		close(fds[i]);
+	}
+	if (ret_reply->sequence != 0) {
+		return 1;
+	}
+	vm->reply_fd = base_fd_close(vm->reply_fd);
+	on_event(vm, ret_reply);
+	return 0;
+}
+
+int harness_reply(struct harness_vm *vm, enum vmm_op op)
+{
+	struct base_message reply;
+	int r;
+
+	do {
+		r = receive(vm, HARNESS_TIMEOUT_MS, &reply);
+	} while (r == 0);
+	if (r < 0) {
+		return r;
+	}
+	if (reply.op != op || reply.result > 0) {
+		return base_error_set(&vm->error, -EBADMSG, "the VMM answered what was not asked");
+	}
+	if (reply.result < 0) {
+		return base_error_set(&vm->error, reply.result, "%s", reply.text);
+	}
+	vm->reply = reply;
+	return 0;
+}
+
+int harness_call(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, size_t n_args,
+		 const int *fds, size_t n_fds, const char *text)
+{
+	int r = harness_post(vm, op, args, n_args, fds, n_fds, text);
+
+	return r < 0 ? r : harness_reply(vm, op);
 }
 
 static int make_memory(struct harness_vm *vm, const struct harness_params *params, int *ret_pass)
@@ -146,7 +220,7 @@ static int make_memory(struct harness_vm *vm, const struct harness_params *param
 	return base_fd_memfd("guest-memory", vm->memory_bytes, &vm->memory);
 }
 
-int harness_create(struct harness_vm *vm, const struct harness_params *params)
+int harness_prepare(struct harness_vm *vm, const struct harness_params *params)
 {
 	_cleanup_fd_ int userfault_device = -1;
 	_cleanup_fd_ int no_listener = -1;
@@ -155,12 +229,9 @@ int harness_create(struct harness_vm *vm, const struct harness_params *params)
 	int fds[BASE_MESSAGE_FDS_MAX];
 	int r;
 
-	r = harness_spawn(vm);
+	r = make_control(vm);
 	if (r < 0) {
 		return r;
-	}
-	if (params->nice > 0 && setpriority(PRIO_PROCESS, (id_t)vm->pid, params->nice) < 0) {
-		return base_error_set_errno(&vm->error, -errno, "setting the VMM's nice value");
 	}
 	r = make_memory(vm, params, &read_only);
 	if (r < 0) {
@@ -176,7 +247,6 @@ int harness_create(struct harness_vm *vm, const struct harness_params *params)
 	for (unsigned i = 0; i < params->n_disks; i++) {
 		fds[3 + i] = params->disk_fds[i];
 	}
-
 	if (params->lazy) {
 		/* Without the device the VMM tries the system call. */
 		userfault_device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -192,12 +262,30 @@ int harness_create(struct harness_vm *vm, const struct harness_params *params)
 		params->cid ? params->cid : 3,
 	};
 
-	r = harness_call(vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, n_fds, NULL);
+	return harness_post(vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, n_fds, NULL);
+}
+
+int harness_created(struct harness_vm *vm)
+{
+	int r = harness_reply(vm, VMM_OP_CREATE);
+
 	if (r == 0) {
-		vm->userfault = vm->reply_fd;
+		vm->userfault = TAKE_FD(vm->reply_fd);
 		vm->address = vm->reply.arg[5];
 	}
 	return r;
+}
+
+int harness_create(struct harness_vm *vm, const struct harness_params *params)
+{
+	int r = harness_prepare(vm, params);
+
+	r = r ?: harness_start(vm);
+	if (r == 0 && params->nice > 0 &&
+	    setpriority(PRIO_PROCESS, (id_t)vm->pid, params->nice) < 0) {
+		return base_error_set_errno(&vm->error, -errno, "setting the VMM's nice value");
+	}
+	return r ?: harness_created(vm);
 }
 
 int harness_boot(struct harness_vm *vm, const char *kernel, const char *initramfs,
@@ -266,28 +354,20 @@ int harness_save(struct harness_vm *vm, int *ret_state_fd, int *ret_memory_fd)
 /* Takes in one event if there is one within timeout_ms. 0 or -errno; -ETIMEDOUT. */
 static int receive_event(struct harness_vm *vm, int timeout_ms)
 {
-	struct pollfd item = { .fd = vm->control, .events = POLLIN };
 	struct base_message message;
-	int fds[BASE_MESSAGE_FDS_MAX];
-	size_t n_fds = 0;
-	int r;
+	int r = receive(vm, timeout_ms, &message);
 
-	r = poll(&item, 1, timeout_ms);
-	if (r == 0) {
-		return -ETIMEDOUT;
-	}
-	r = base_message_receive(vm->control, &message, fds, &n_fds);
-	if (r == 0) {
-		return -ECONNRESET;
-	}
-	if (r < 0) {
-		return r;
-	}
-	for (size_t i = 0; i < n_fds; i++) {
-		close(fds[i]);
-	}
-	if (message.sequence == 0) {
-		on_event(vm, &message);
+	return r > 0 ? -EBADMSG : r;
+}
+
+int harness_wait_entered(struct harness_vm *vm)
+{
+	while (vm->entered_count == 0) {
+		int r = receive_event(vm, HARNESS_TIMEOUT_MS);
+
+		if (r < 0) {
+			return r;
+		}
 	}
 	return 0;
 }

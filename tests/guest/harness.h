@@ -34,6 +34,7 @@ struct harness_params {
 struct harness_vm {
 	pid_t pid;
 	int control;
+	int theirs;  /* its other end, until the process has started */
 	int console; /* memfd; -1 when the caller gave one */
 	int memory;  /* memfd, own or the image (then borrowed) */
 	bool memory_is_borrowed;
@@ -57,8 +58,9 @@ struct harness_vm {
 /* The program: $WARMBOX_VMM, or the one of this build. */
 const char *harness_vmm_path(void);
 
-/* Starts the process. */
+/* Starts the process; the control socket is there already with harness_start(). */
 int harness_spawn(struct harness_vm *vm);
+int harness_start(struct harness_vm *vm);
 /* Closes the control socket, waits for the process (kills it after a timeout) and releases
  * everything. The exit status as of waitpid(), or -errno. Fine twice. */
 int harness_stop(struct harness_vm *vm);
@@ -67,16 +69,26 @@ static inline void harness_stopp(struct harness_vm *vm)
 	harness_stop(vm);
 }
 #define _cleanup_vm_ _cleanup_(harness_stopp)
-#define HARNESS_VM_NONE                                                      \
-	{                                                                    \
-		.control = -1, .console = -1, .memory = -1, .userfault = -1, \
+#define HARNESS_VM_NONE                                                                    \
+	{                                                                                  \
+		.control = -1, .console = -1, .memory = -1, .userfault = -1, .theirs = -1, \
+		.reply_fd = -1,                                                            \
 	}
 
 /* One request. Events that come meanwhile are noted in vm. */
 int harness_call(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, size_t n_args,
 		 const int *fds, size_t n_fds, const char *text);
 
-/* spawn + CREATE. */
+/* The halves of it: sends, and waits for the next reply, which must be to `op`. Requests may be
+ * sent ahead of replies, and even of the process. */
+int harness_post(struct harness_vm *vm, enum vmm_op op, const uint64_t *args, size_t n_args,
+		 const int *fds, size_t n_fds, const char *text);
+int harness_reply(struct harness_vm *vm, enum vmm_op op);
+
+/* The control socket, with CREATE in it; then harness_start(); then CREATE's reply. */
+int harness_prepare(struct harness_vm *vm, const struct harness_params *params);
+int harness_created(struct harness_vm *vm);
+/* All three. */
 int harness_create(struct harness_vm *vm, const struct harness_params *params);
 /* BOOT from a file. initramfs NULL: none. */
 int harness_boot(struct harness_vm *vm, const char *kernel, const char *initramfs,
@@ -87,6 +99,8 @@ int harness_pause(struct harness_vm *vm);
 /* SAVE; *ret_state_fd (a new memfd) and, for private memory, *ret_memory_fd are the caller's. */
 int harness_save(struct harness_vm *vm, int *ret_state_fd, int *ret_memory_fd);
 
+/* Waits until a vCPU has entered for the first time. */
+int harness_wait_entered(struct harness_vm *vm);
 /* Waits for events until the VM is over. -ETIMEDOUT. */
 int harness_wait_exit(struct harness_vm *vm, int timeout_ms);
 /* Waits until the console holds text. -ETIMEDOUT. */
