@@ -51,7 +51,7 @@ int daemon_check_kvm(struct base_error *error)
 	}
 }
 
-/* --- the VMM program --- */
+/* --- programs --- */
 
 /* <directory of this program>/<relative>, when that can be executed. */
 static int find_beside(const char *relative, char **ret_path)
@@ -81,22 +81,37 @@ static int find_beside(const char *relative, char **ret_path)
 	return *ret_path ? 0 : -errno;
 }
 
-int daemon_check_vmm(struct daemon_config *config, struct base_error *error)
+/* What is configured; else what is beside this program; else what is installed. */
+static int find_program(char **path, const char *in_build_tree, const char *name,
+			const char *installed)
 {
-	int r = 0;
+	if (!*path && find_beside(in_build_tree, path) < 0 && find_beside(name, path) < 0) {
+		int r = daemon_config_override(path, installed);
 
-	if (!config->vmm && find_beside("../vmm/warmbox-vmm", &config->vmm) < 0 &&
-	    find_beside("warmbox-vmm", &config->vmm) < 0) {
-		r = daemon_config_override(&config->vmm, DAEMON_VMM_PATH);
+		if (r < 0) {
+			return r;
+		}
 	}
-	if (r == 0 && access(config->vmm, X_OK) < 0) {
-		r = -errno;
-	}
+	return access(*path, X_OK) < 0 ? -errno : 0;
+}
+
+int daemon_check_programs(struct daemon_config *config, struct base_error *error)
+{
+	int r = find_program(&config->vmm, "../vmm/warmbox-vmm", "warmbox-vmm", DAEMON_VMM_PATH);
+
 	if (r < 0) {
 		return base_error_set_errno(error, r,
 					    "cannot execute the VMM program %s (install it, or say "
 					    "where it is with --vmm)",
 					    config->vmm ?: DAEMON_VMM_PATH);
+	}
+	r = find_program(&config->spawner, "../pool/warmbox-spawner", "warmbox-spawner",
+			 DAEMON_SPAWNER_PATH);
+	if (r < 0) {
+		return base_error_set_errno(error, r,
+					    "cannot execute the spawner program %s (install it, or "
+					    "say where it is in the configuration)",
+					    config->spawner ?: DAEMON_SPAWNER_PATH);
 	}
 	return 0;
 }

@@ -14,10 +14,10 @@
 int daemon_check_kvm(struct base_error *error);
 
 /*
- * Finds the warmbox-vmm program and puts its path into config->vmm: what is configured; else the
- * one beside this program, as it stands in a build tree; else the installed one.
+ * Finds the programs that are not configured and puts their paths into config: the one beside this
+ * program, as it stands in a build tree or a directory; else the installed one.
  */
-int daemon_check_vmm(struct daemon_config *config, struct base_error *error);
+int daemon_check_programs(struct daemon_config *config, struct base_error *error);
 
 /* The id of the configured group; RPC_GROUP_UNCHANGED without one. */
 int daemon_check_group(const struct daemon_config *config, gid_t *ret_group,

@@ -40,6 +40,9 @@ static const struct key keys[] = {
 	{ "daemon", "runtime_dir", KIND_PATH, FIELD(runtime_dir), 0 },
 	{ "daemon", "store", KIND_PATH, FIELD(store), 0 },
 	{ "daemon", "vmm", KIND_PATH, FIELD(vmm), 0 },
+	{ "daemon", "spawner", KIND_PATH, FIELD(spawner), 0 },
+	{ "pool", "default_shells", KIND_UNSIGNED, FIELD(default_shells), POOL_SHELLS_MAX },
+	{ "pool", "restore_nice", KIND_UNSIGNED, FIELD(restore_nice), DAEMON_NICE_MAX },
 	{ "pool", "default_target", KIND_UNSIGNED, FIELD(default_target), POOL_TARGET_MAX },
 	{ "pool", "restore_concurrency", KIND_UNSIGNED, FIELD(restore_concurrency),
 	  DAEMON_CONCURRENCY_MAX },
@@ -165,23 +168,27 @@ static int handle_template(struct parse *parse, const char *name, const char *ke
 {
 	struct daemon_template *template;
 	const char *wrong = add_template(parse->config, name, &template);
-	uint64_t target;
+	unsigned *field;
+	bool *has, is_target = strcmp(key, "target") == 0;
+	uint64_t number;
 
 	if (wrong) {
 		return fail(parse, name, wrong);
 	}
-	if (strcmp(key, "target") != 0) {
+	if (!is_target && strcmp(key, "shells") != 0) {
 		return fail(parse, key, "no such key in a section of a template");
 	}
-	if (template->has_target) {
+	field = is_target ? &template->target : &template->shells;
+	has = is_target ? &template->has_target : &template->has_shells;
+	if (*has) {
 		return fail(parse, key, "given twice");
 	}
-	wrong = parse_number(value, POOL_TARGET_MAX, &target);
+	wrong = parse_number(value, is_target ? POOL_TARGET_MAX : POOL_SHELLS_MAX, &number);
 	if (wrong) {
 		return fail(parse, key, wrong);
 	}
-	template->target = (unsigned)target;
-	template->has_target = true;
+	*field = (unsigned)number;
+	*has = true;
 	return 1;
 }
 
@@ -297,6 +304,8 @@ void daemon_config_init(struct daemon_config *config)
 {
 	*config = (struct daemon_config){
 		.default_target = DAEMON_DEFAULT_TARGET,
+		.default_shells = DAEMON_DEFAULT_SHELLS,
+		.restore_nice = DAEMON_RESTORE_NICE,
 		.identity_timeout_ms = DAEMON_IDENTITY_TIMEOUT_MS,
 		.acquire_timeout_ms = DAEMON_ACQUIRE_TIMEOUT_MS,
 	};
@@ -309,6 +318,7 @@ void daemon_config_deinit(struct daemon_config *config)
 	free(config->runtime_dir);
 	free(config->store);
 	free(config->vmm);
+	free(config->spawner);
 	for (size_t i = 0; i < config->n_templates; i++) {
 		free(config->templates[i].name);
 	}
@@ -335,6 +345,9 @@ int daemon_config_complete(struct daemon_config *config)
 	for (size_t i = 0; i < config->n_templates; i++) {
 		if (!config->templates[i].has_target) {
 			config->templates[i].target = config->default_target;
+		}
+		if (!config->templates[i].has_shells) {
+			config->templates[i].shells = config->default_shells;
 		}
 	}
 	if (!config->runtime_dir) {

@@ -21,14 +21,17 @@
 #define DAEMON_CONCURRENCY_MAX	   1024
 #define DAEMON_TIMEOUT_MAX_MS	   86400000 /* a day */
 #define DAEMON_DEFAULT_TARGET	   2
+#define DAEMON_DEFAULT_SHELLS	   1
+#define DAEMON_RESTORE_NICE	   10
+#define DAEMON_NICE_MAX		   19
 #define DAEMON_IDENTITY_TIMEOUT_MS 30000
 #define DAEMON_ACQUIRE_TIMEOUT_MS  10000
 
 /* [template NAME] */
 struct daemon_template {
 	char *name;
-	unsigned target;
-	bool has_target; /* false: daemon_config_complete() takes the default */
+	unsigned target, shells;
+	bool has_target, has_shells; /* false: daemon_config_complete() takes the defaults */
 };
 
 /* Strings are owned; NULL: not said. */
@@ -38,7 +41,10 @@ struct daemon_config {
 	char *runtime_dir;
 	char *store;
 	char *vmm;
+	char *spawner;
 	unsigned default_target;
+	unsigned default_shells;
+	unsigned restore_nice;
 	unsigned restore_concurrency; /* 0: the number of cores */
 	uint64_t identity_timeout_ms;
 	uint64_t acquire_timeout_ms;

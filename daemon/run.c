@@ -119,6 +119,9 @@ static int fill_templates(struct daemon *daemon, struct base_error *error)
 		daemon->fills[i].fn = handle_filled;
 		pool_set_target(daemon->pool, &daemon->fills[i], config->templates[i].name,
 				config->templates[i].target);
+		/* A name that no template can have is reported by the set. */
+		(void)pool_set_shells(daemon->pool, config->templates[i].name,
+				      config->templates[i].shells);
 	}
 	return 0;
 }
@@ -150,7 +153,10 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.store_path = config->store,
 		.runtime_dir = config->runtime_dir,
 		.vmm_path = config->vmm,
+		.spawner_path = config->spawner,
 		.default_target = config->default_target,
+		.default_shells = config->default_shells,
+		.restore_nice = (int)config->restore_nice,
 		.restore_concurrency = config->restore_concurrency,
 		.identity_timeout_ms = config->identity_timeout_ms,
 		.acquire_timeout_ms = config->acquire_timeout_ms,
@@ -180,7 +186,11 @@ static int start_all(struct daemon *daemon, struct base_error *error)
 	if (r == 0) {
 		r = rpc_server_start(daemon->server, daemon->pool, daemon->store, error);
 	}
-	return r == 0 ? fill_templates(daemon, error) : r;
+	if (r < 0) {
+		return r;
+	}
+	pool_start(daemon->pool);
+	return fill_templates(daemon, error);
 }
 
 static void close_all(struct daemon *daemon)
@@ -205,7 +215,7 @@ int daemon_run(struct daemon_config *config, struct base_error *error)
 	int r = daemon_check_kvm(error);
 
 	if (r == 0) {
-		r = daemon_check_vmm(config, error);
+		r = daemon_check_programs(config, error);
 	}
 	if (r == 0) {
 		r = uv_loop_init(&daemon.loop);

@@ -14,7 +14,9 @@ struct pool {
 	uv_loop_t *loop;
 	struct snapshot_store *store;
 	char *runtime_dir, *vmm_path, *templates_path;
-	unsigned default_target, restore_concurrency;
+	unsigned default_target, default_shells, restore_concurrency;
+	int restore_nice; /* of a VMM that nobody waits for; 0 without the right to change it back
+			   */
 	uint64_t identity_timeout_ms, acquire_timeout_ms;
 	int devnull;
 	uint64_t generation; /* of the sandbox restored last */
@@ -24,8 +26,10 @@ struct pool {
 	struct base_link doomed; /* sandboxes to be killed */
 	unsigned n_sandboxes;	 /* whose memory is still held */
 	unsigned n_restoring;	 /* over all templates */
+	unsigned n_starting;	 /* shells that are not ready, over all templates */
 	unsigned n_working;	 /* workers that load or close an image */
 
+	struct pool_spawner spawner;
 	struct pool_lease_table leases;
 	struct pool_fair fair; /* who waits */
 
@@ -45,7 +49,7 @@ struct pool {
 	uv_timer_t timer;
 	uv_fs_event_t watch; /* of the names in the store */
 	uint64_t timer_ns;   /* when it fires; 0: not armed */
-	unsigned n_handles;
+	unsigned n_parts;    /* handles and helpers that have not ended */
 	void (*on_stopped)(void *userdata);
 	void *on_stopped_userdata;
 };
@@ -89,13 +93,20 @@ void pool_queue_expire(struct pool *pool, uint64_t now_ns);
 
 /* --- refill.c: how many sandboxes there are --- */
 
-/* Starts restores as far as demand, concurrency and back-off allow. */
-void pool_refill_run(struct pool *pool);
+/* Background step: starts one restore or one shell, as far as demand, concurrency and back-off
+ * allow. Returns true when it did. */
+bool pool_refill_run(struct pool *pool);
+/* A shell has its VM. */
+void pool_refill_shell_ready(struct pool_sandbox *sandbox);
+/* Keeps so many shells for the template, POOL_SHELLS_MAX at most. */
+void pool_refill_shells(struct pool_template *template, unsigned wanted);
 /* A sandbox has been made unique and paused. */
 void pool_refill_parked(struct pool_sandbox *sandbox);
 /* A sandbox has ended by itself; text says why. */
 void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const char *text);
-/* Ends what is not leased, so that it is restored from what the template has now, if anything. */
+/* Ends what is not leased. */
+void pool_refill_end(struct pool_template *template);
+/* The same, so that it is restored from what the template has now, if anything. */
 void pool_refill_renew(struct pool_template *template);
 /* Ends what is above the target. */
 void pool_refill_shrink(struct pool_template *template);

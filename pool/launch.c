@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * VMM processes: from nothing to one that is creating its VM.
+ * What a VMM gets: from nothing to the first request in its socket.
  *
- * Happy path: an id and an identity are drawn, the sockets are made, the program is started with
- * posix_spawn() and gets CREATE and LOAD in one go, since neither needs to know anything of the
- * other's answer. posix_spawn() and a pidfd rather than uv_spawn(): with 64 MiB in the manager the
- * former took 0.5 ms and the latter 2.5 ms, and libuv asks after every child whenever one has died.
+ * Happy path: an id and an identity are drawn, the sockets are made, and CREATE is put into the
+ * control socket; none of this blocks or depends on the process, which the spawner starts
+ * meanwhile. It takes some tens of microseconds.
  *
- * Failure: the first step that fails is named in launch->error; the caller kills, reaps and deinits
- * whatever there is.
+ * Failure: the first step that fails is named; the caller kills, reaps and deinits whatever there
+ * is.
  *
- * The environment is empty, and standard error is /dev/null: what an untrusted program writes has
- * no place in the log. With WARMBOX_VMM_STDERR set in the manager's environment it is inherited.
- *
- * pool_launch_run() runs on a worker thread, the rest on the loop's thread, never at the same time.
+ * Runs on the loop's thread.
  */
 
 #include "pool/launch.h"
@@ -28,7 +24,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -46,7 +41,11 @@
 void pool_launch_init(struct pool_launch *launch)
 {
 	*launch = (struct pool_launch){
-		.devnull = -1, .pidfd = -1, .control = -1, .stream = -1, .stream_peer = -1
+		.pidfd = -1,
+		.control = -1,
+		.control_peer = -1,
+		.stream = -1,
+		.stream_peer = -1,
 	};
 }
 
@@ -67,150 +66,62 @@ int pool_launch_check_dir(const char *runtime_dir, struct base_error *error)
 	return 0;
 }
 
-static int draw_names(struct pool_launch *launch)
+static int draw_names(struct pool_launch *launch, struct base_error *error)
 {
 	uint8_t id[POOL_SANDBOX_ID_LENGTH / 2];
 	int r = pool_random(id, sizeof(id));
 
 	if (r < 0) {
-		return base_error_set_errno(&launch->error, r, "drawing an id");
+		return base_error_set_errno(error, r, "drawing an id");
 	}
 	pool_hex(id, sizeof(id), launch->id);
 	r = pool_identity_generate(&launch->identity);
 	if (r < 0) {
-		return base_error_set_errno(&launch->error, r, "drawing an identity");
+		return base_error_set_errno(error, r, "drawing an identity");
 	}
 	return 0;
 }
 
 /* The socket in front of the guest's vsock; the VMM gets it listening. */
-static int make_listener(struct pool_launch *launch, int *ret_fd)
+static int make_listener(struct pool_launch *launch, const char *runtime_dir, int *ret_fd,
+			 struct base_error *error)
 {
 	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	if (fd < 0) {
-		return base_error_set_errno(&launch->error, -errno, "making the vsock socket");
+		return base_error_set_errno(error, -errno, "making the vsock socket");
 	}
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s%s", launch->runtime_dir,
-		 launch->id, SOCKET_SUFFIX);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s%s", runtime_dir, launch->id,
+		 SOCKET_SUFFIX);
 	/* The file gets the descriptor's mode, less the umask: no moment with a wider one. */
 	if (fchmod(fd, 0660) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		return base_error_set_errno(&launch->error, -errno, "binding the vsock socket %s",
+		return base_error_set_errno(error, -errno, "binding the vsock socket %s",
 					    address.sun_path);
 	}
 	strcpy(launch->socket_path, address.sun_path);
 	if (listen(fd, LISTEN_BACKLOG) < 0) {
-		return base_error_set_errno(&launch->error, -errno,
-					    "listening on the vsock socket");
+		return base_error_set_errno(error, -errno, "listening on the vsock socket");
 	}
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 
-static int make_pair(struct pool_launch *launch, int type, int *ret_ours, int *ret_theirs)
+static int make_pair(int type, int *ret_ours, int *ret_theirs, struct base_error *error)
 {
 	int pair[2];
 
 	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair) < 0) {
-		return base_error_set_errno(&launch->error, -errno, "making a socket pair");
+		return base_error_set_errno(error, -errno, "making a socket pair");
 	}
 	*ret_ours = pair[0];
 	*ret_theirs = pair[1];
 	return 0;
 }
 
-static int file_actions_fill(posix_spawn_file_actions_t *actions, int devnull, int control)
+static int send_create(struct pool_launch *launch, const struct pool_image *image, int devnull,
+		       int listener)
 {
-	int r;
-
-	/* In this order: the source of a later one may be the target of an earlier one, but no
-	 * descriptor here is below 3. */
-	r = posix_spawn_file_actions_adddup2(actions, devnull, STDIN_FILENO);
-	if (r == 0) {
-		r = posix_spawn_file_actions_adddup2(actions, devnull, STDOUT_FILENO);
-	}
-	if (r == 0 && !getenv("WARMBOX_VMM_STDERR")) {
-		r = posix_spawn_file_actions_adddup2(actions, devnull, STDERR_FILENO);
-	}
-	if (r == 0) {
-		r = posix_spawn_file_actions_adddup2(actions, control, VMM_CONTROL_FD);
-	}
-	if (r == 0) {
-		r = posix_spawn_file_actions_addclosefrom_np(actions, VMM_CONTROL_FD + 1);
-	}
-	return -r;
-}
-
-/* A session of its own: a Ctrl-C that ends the manager must not overtake its orderly stop. */
-static int attributes_fill(posix_spawnattr_t *attributes)
-{
-	sigset_t none, all;
-	int r;
-
-	sigemptyset(&none);
-	sigfillset(&all);
-	r = posix_spawnattr_setsigmask(attributes, &none);
-	if (r == 0) {
-		r = posix_spawnattr_setsigdefault(attributes, &all);
-	}
-	if (r == 0) {
-		r = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID |
-								 POSIX_SPAWN_SETSIGMASK |
-								 POSIX_SPAWN_SETSIGDEF);
-	}
-	return -r;
-}
-
-static int spawn(struct pool_launch *launch, int control)
-{
-	char *argv[] = { (char *)"warmbox-vmm", NULL };
-	char *environment[] = { NULL };
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	pid_t pid;
-	int r;
-
-	r = -posix_spawn_file_actions_init(&actions);
-	if (r < 0) {
-		return r;
-	}
-	r = -posix_spawnattr_init(&attributes);
-	if (r < 0) {
-		posix_spawn_file_actions_destroy(&actions);
-		return r;
-	}
-	r = file_actions_fill(&actions, launch->devnull, control);
-	if (r == 0) {
-		r = attributes_fill(&attributes);
-	}
-	if (r == 0) {
-		r = -posix_spawn(&pid, launch->vmm_path, &actions, &attributes, argv, environment);
-	}
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	if (r < 0) {
-		return r;
-	}
-
-	int pidfd = pidfd_open(pid, 0);
-
-	if (pidfd < 0) {
-		r = -errno;
-		/* Nobody else could end it now. */
-		kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
-		}
-		return r;
-	}
-	launch->pid = pid;
-	launch->pidfd = pidfd;
-	return 0;
-}
-
-static int send_create(struct pool_launch *launch, int listener)
-{
-	const struct pool_image *image = launch->image;
 	const struct snapshot_manifest *manifest = snapshot_manifest(image->snapshot);
 	struct base_message message = {
 		.op = VMM_OP_CREATE,
@@ -218,7 +129,7 @@ static int send_create(struct pool_launch *launch, int listener)
 		.arg = { manifest->memory_bytes, manifest->n_vcpus, 0, image->n_disks, 0,
 			 manifest->guest_cid },
 	};
-	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, launch->devnull, listener };
+	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, devnull, listener };
 
 	for (unsigned i = 0; i < image->n_disks; i++) {
 		fds[3 + i] = image->disk_fds[i];
@@ -227,58 +138,36 @@ static int send_create(struct pool_launch *launch, int listener)
 	return base_message_send(launch->control, &message, fds, 3 + image->n_disks);
 }
 
-static int send_load(struct pool_launch *launch)
+int pool_launch_prepare(struct pool_launch *launch, const char *runtime_dir, int devnull,
+			const struct pool_image *image, struct base_error *error)
 {
-	struct base_message message = { .op = VMM_OP_LOAD, .sequence = POOL_STEP_LOAD };
-	int state = snapshot_state_fd(launch->image->snapshot);
-
-	return base_message_send(launch->control, &message, &state, 1);
-}
-
-static int run(struct pool_launch *launch)
-{
-	_cleanup_fd_ int listener = -1, control = -1;
+	_cleanup_fd_ int listener = -1;
 	int r;
 
-	r = draw_names(launch);
+	r = draw_names(launch, error);
 	if (r < 0) {
 		return r;
 	}
-	r = make_listener(launch, &listener);
+	r = make_listener(launch, runtime_dir, &listener, error);
 	if (r < 0) {
 		return r;
 	}
-	r = make_pair(launch, SOCK_SEQPACKET, &launch->control, &control);
+	r = make_pair(SOCK_SEQPACKET, &launch->control, &launch->control_peer, error);
 	if (r < 0) {
 		return r;
 	}
-	r = make_pair(launch, SOCK_STREAM, &launch->stream, &launch->stream_peer);
+	r = make_pair(SOCK_STREAM, &launch->stream, &launch->stream_peer, error);
 	if (r < 0) {
 		return r;
 	}
 	if (fcntl(launch->control, F_SETFL, O_RDWR | O_NONBLOCK) < 0) {
-		return base_error_set_errno(&launch->error, -errno, "control socket");
+		return base_error_set_errno(error, -errno, "control socket");
 	}
-	launch->started_ns = base_clock_monotonic_ns();
-	r = spawn(launch, control);
+	r = send_create(launch, image, devnull, listener);
 	if (r < 0) {
-		return base_error_set_errno(&launch->error, r, "starting %s", launch->vmm_path);
-	}
-	r = send_create(launch, listener);
-	if (r == 0) {
-		r = send_load(launch);
-	}
-	/* One that has ended already says so by its exit status. */
-	if (r < 0 && r != -EPIPE && r != -ECONNRESET) {
-		return base_error_set_errno(&launch->error, r, "sending the first requests");
+		return base_error_set_errno(error, r, "sending the first request");
 	}
 	return 0;
-}
-
-int pool_launch_run(struct pool_launch *launch)
-{
-	launch->result = run(launch);
-	return launch->result;
 }
 
 void pool_launch_kill(struct pool_launch *launch)
@@ -328,6 +217,7 @@ void pool_launch_unlink(struct pool_launch *launch)
 void pool_launch_deinit(struct pool_launch *launch)
 {
 	launch->control = base_fd_close(launch->control);
+	launch->control_peer = base_fd_close(launch->control_peer);
 	launch->stream = base_fd_close(launch->stream);
 	launch->stream_peer = base_fd_close(launch->stream_peer);
 	launch->pidfd = base_fd_close(launch->pidfd);

@@ -2,10 +2,7 @@
 #pragma once
 
 /*
- * Starting a VMM process and giving it what it may touch.
- *
- * This blocks (fork, exec, files), so it runs on a worker thread; it touches nothing but its
- * argument.
+ * What a VMM process is given to touch, and its end.
  */
 
 #include "base/error.h"
@@ -29,36 +26,30 @@ enum pool_step {
 
 struct pool_image;
 
+/* Descriptors are owned, -1 where there is none; the id and the path are of the sandbox and name
+ * nothing else, ever. */
 struct pool_launch {
-	/* In, borrowed until the launch has ended. */
-	const char *runtime_dir;
-	const char *vmm_path;
-	const struct pool_image *image;
-	int devnull;
-
-	/* Out. Descriptors are owned, -1 where there is none; the id and the path are of the
-	 * sandbox and name nothing else, ever. */
 	char id[POOL_SANDBOX_ID_LENGTH + 1];
 	char socket_path[POOL_SOCKET_PATH_MAX]; /* the vsock listener; empty: not made */
 	struct pool_identity identity;
-	pid_t pid;
+	pid_t pid; /* 0: not started yet */
 	int pidfd;
-	int control;	 /* non-blocking */
-	int stream;	 /* our end of what will be the agent's first connection */
-	int stream_peer; /* the VMM's end */
+	int control;	  /* non-blocking */
+	int control_peer; /* the VMM's end, until it has been started */
+	int stream;	  /* our end of what will be the agent's first connection */
+	int stream_peer;  /* the VMM's end */
 	uint64_t started_ns;
-	int result;
-	struct base_error error;
 };
 
 /* Before anything else. */
 void pool_launch_init(struct pool_launch *launch);
 
 /*
- * Starts the VMM and sends it CREATE and LOAD. 0 or -errno (also in launch->result, with the reason
- * in launch->error); on failure a process may still be there and has to be ended as on success.
+ * Draws the names, makes the sockets, and puts CREATE into the control socket, where the VMM finds
+ * it when it comes. 0, or -errno with the reason in error; deinit closes what is there by then.
  */
-int pool_launch_run(struct pool_launch *launch);
+int pool_launch_prepare(struct pool_launch *launch, const char *runtime_dir, int devnull,
+			const struct pool_image *image, struct base_error *error);
 
 /* Kills the process. It has to be reaped with pool_launch_reap(). */
 void pool_launch_kill(struct pool_launch *launch);

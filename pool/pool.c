@@ -10,7 +10,7 @@
  * A watch on the store's names tells when one of them changes; nothing is ever polled.
  *
  * Shut-down: pool_stop() ends leases, waiters and sandboxes; when the last process is reaped and no
- * worker runs, the three handles are closed and `done` is called.
+ * worker runs, the helpers are ended, the three handles are closed and `done` is called.
  *
  * Runs on the loop's thread.
  */
@@ -27,18 +27,15 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
-
-/* Sandboxes killed in one turn of the loop: some 50 µs each. */
-#define POOL_KILLS_PER_TURN 4
 
 /* --- background --- */
 
-static void on_pool_handle_closed(uv_handle_t *handle)
+/* One of the handles is closed or one of the helpers reaped. */
+static void on_part_ended(struct pool *pool)
 {
-	struct pool *pool = handle->data;
-
-	if (--pool->n_handles == 0) {
+	if (--pool->n_parts == 0) {
 		/* What was refused when the background had ended already. */
 		while (pool_queue_tell_refused(pool) || pool_set_tell_refused(pool) ||
 		       pool_account_run(pool)) {
@@ -48,15 +45,18 @@ static void on_pool_handle_closed(uv_handle_t *handle)
 	}
 }
 
-static bool kill_some(struct pool *pool)
+static void on_pool_handle_closed(uv_handle_t *handle)
 {
-	for (unsigned n = 0; n < POOL_KILLS_PER_TURN; n++) {
-		if (base_list_is_empty(&pool->doomed)) {
-			break;
-		}
-		pool_sandbox_kill(CONTAINER_OF(pool->doomed.next, struct pool_sandbox, link));
+	on_part_ended(handle->data);
+}
+
+static bool kill_one(struct pool *pool)
+{
+	if (base_list_is_empty(&pool->doomed)) {
+		return false;
 	}
-	return !base_list_is_empty(&pool->doomed);
+	pool_sandbox_kill(CONTAINER_OF(pool->doomed.next, struct pool_sandbox, link));
+	return true;
 }
 
 static bool tell_failed_loads(struct pool *pool)
@@ -70,8 +70,14 @@ static bool tell_failed_loads(struct pool *pool)
 	return told;
 }
 
+static void on_spawner_stopped(struct pool_helper *helper)
+{
+	on_part_ended(CONTAINER_OF(helper, struct pool, spawner.helper));
+}
+
 static void finish_stop(struct pool *pool)
 {
+	pool_helper_stop(&pool->spawner.helper, on_spawner_stopped);
 	uv_close((uv_handle_t *)&pool->background, on_pool_handle_closed);
 	uv_close((uv_handle_t *)&pool->timer, on_pool_handle_closed);
 	uv_close((uv_handle_t *)&pool->watch, on_pool_handle_closed);
@@ -87,9 +93,9 @@ static void on_background(uv_idle_t *idle)
 	more |= pool_set_tell_refused(pool);
 	more |= tell_failed_loads(pool);
 	more |= pool_account_run(pool);
-	more |= kill_some(pool);
+	more |= kill_one(pool);
 	if (!pool->stopping) {
-		pool_refill_run(pool);
+		more |= pool_refill_run(pool);
 	}
 	if (more || pool->kicked) {
 		return;
@@ -132,8 +138,11 @@ static void make_handles(struct pool *pool)
 	uv_timer_init(pool->loop, &pool->timer);
 	watch_store(pool);
 	pool->background.data = pool->timer.data = pool->watch.data = pool;
-	pool->n_handles = 3;
+	pool->n_parts = 4; /* and the spawner */
 	pool->has_handles = true;
+	if (!pool->stopping) {
+		pool_helper_start(&pool->spawner.helper);
+	}
 }
 
 void pool_kick(struct pool *pool)
@@ -176,6 +185,17 @@ void pool_timer_need(struct pool *pool, uint64_t at_ns)
 
 /* --- making and stopping --- */
 
+/* Whether a process that was started nicer can be made as urgent as others. */
+static bool may_raise_priority(void)
+{
+	int nice;
+
+	errno = 0;
+	nice = getpriority(PRIO_PROCESS, 0);
+	return errno == 0 && setpriority(PRIO_PROCESS, 0, nice - 1) == 0 &&
+	       setpriority(PRIO_PROCESS, 0, nice) == 0;
+}
+
 int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
 	     struct base_error *error)
 {
@@ -190,6 +210,8 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	pool->default_target = MIN(config->default_target, (unsigned)POOL_TARGET_MAX);
 	pool->restore_concurrency = config->restore_concurrency > 0 ? config->restore_concurrency
 								    : uv_available_parallelism();
+	pool->default_shells = MIN(config->default_shells, (unsigned)POOL_SHELLS_MAX);
+	pool->restore_nice = may_raise_priority() ? config->restore_nice : 0;
 	pool->identity_timeout_ms = config->identity_timeout_ms;
 	pool->acquire_timeout_ms = config->acquire_timeout_ms;
 	base_list_init(&pool->templates);
@@ -212,6 +234,15 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	}
 	if (access(pool->vmm_path, X_OK) < 0) {
 		r = base_error_set_errno(error, -errno, "VMM program %s", pool->vmm_path);
+		goto fail;
+	}
+	if (access(config->spawner_path, X_OK) < 0) {
+		r = base_error_set_errno(error, -errno, "spawner program %s", config->spawner_path);
+		goto fail;
+	}
+	r = pool_spawner_init(&pool->spawner, loop, config->spawner_path, pool->vmm_path);
+	if (r < 0) {
+		r = base_error_set(error, r, "out of memory");
 		goto fail;
 	}
 	pool->devnull = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -245,13 +276,14 @@ static void stop_template(struct pool_template *template)
 {
 	template->target = 0;
 	pool_template_cancel(template);
-	while (!base_list_is_empty(&template->restoring)) {
-		pool_sandbox_doom(
-			CONTAINER_OF(template->restoring.next, struct pool_sandbox, link));
-	}
-	pool_refill_shrink(template);
+	pool_refill_end(template);
 	pool_set_tell(template, POOL_UNAVAILABLE, "shutting down");
 	pool_queue_fail(template, POOL_UNAVAILABLE, "shutting down");
+}
+
+void pool_start(struct pool *pool)
+{
+	make_handles(pool);
 }
 
 void pool_stop(struct pool *pool, void (*done)(void *userdata), void *userdata)
@@ -291,6 +323,7 @@ void pool_free(struct pool *pool)
 	free(pool->runtime_dir);
 	free(pool->vmm_path);
 	free(pool->templates_path);
+	pool_spawner_deinit(&pool->spawner);
 	free(pool);
 }
 

@@ -21,6 +21,7 @@
 #define POOL_LABELS_MAX	      32
 #define POOL_LABEL_BYTES_MAX  256
 #define POOL_TARGET_MAX	      10000
+#define POOL_SHELLS_MAX	      1024
 #define POOL_ENDED_LEASES_MAX 4096	 /* ended leases remembered, oldest forgotten first */
 #define POOL_TIMEOUT_DEFAULT  UINT64_MAX /* pool_config.acquire_timeout_ms */
 
@@ -28,7 +29,10 @@ struct pool_config {
 	const char *store_path;	      /* snapshot store */
 	const char *runtime_dir;      /* private directory for sockets; made by the daemon */
 	const char *vmm_path;	      /* the warmbox-vmm program */
+	const char *spawner_path;     /* the warmbox-spawner program */
 	unsigned default_target;      /* parked sandboxes for a template named for the first time */
+	unsigned default_shells;      /* shells for it */
+	int restore_nice;	      /* nice value of restores that nobody waits for, 0 to 19 */
 	unsigned restore_concurrency; /* restores under way at once, over all templates; 0: number
 					 of cores */
 	uint64_t identity_timeout_ms; /* a sandbox that has not acknowledged by then is destroyed */
@@ -74,6 +78,8 @@ struct pool_timings {
 	uint64_t load_ns;     /* state */
 	uint64_t identity_ns; /* resume → reseed acknowledged: guest work */
 	uint64_t park_ns;     /* acknowledged → paused */
+	uint64_t entry_ns;    /* load taken → first KVM_RUN, by the VMM's clock */
+	bool from_shell; /* there was a shell, so that spawn and create cost the restore nothing */
 };
 
 /* A lease as the outside sees it. Strings are borrowed and valid until the loop runs on. */
@@ -98,6 +104,9 @@ struct pool;
 /* Starts with no template loaded. config is copied. */
 int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
 	     struct base_error *error);
+
+/* Starts the helper programs, which otherwise begins with the first request. */
+void pool_start(struct pool *pool);
 
 /* Ends every lease (shutdown) and every sandbox, fails every waiter; done is called when all
  * processes are reaped and all files are gone. New acquires are refused from now on. */
@@ -179,6 +188,9 @@ void pool_set_target(struct pool *pool, struct pool_set *request, const char *te
 		     unsigned target);
 void pool_set_cancel(struct pool_set *request);
 
+/* Sets the number of shells to keep for a template in use. -ENOENT: it is not. */
+int pool_set_shells(struct pool *pool, const char *template_name, unsigned shells);
+
 struct pool_template_info {
 	const char *name;
 	const char *snapshot_id;
@@ -186,8 +198,14 @@ struct pool_template_info {
 	unsigned target;
 	unsigned parked, restoring, leased, waiting;
 	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
-	uint64_t image_bytes;	/* guest memory size */
-	uint64_t load_ns;	/* loading the snapshot took so long */
+	unsigned shells, shells_wanted; /* ready or being started; to keep */
+	uint64_t shell_hits_total;	/* restores that found a shell ready */
+	uint64_t shell_misses_total;	/* restores that did not */
+	bool image_complete;		/* all of the memory that is not zero is loaded */
+	uint64_t image_filled_bytes;	/* so much of it is */
+	uint64_t faults_total;		/* userfaults answered for sandboxes of the image */
+	uint64_t image_bytes;		/* guest memory size */
+	uint64_t load_ns;		/* loading the snapshot took so long */
 	const char *last_error; /* the latest failure, though it may be overcome; NULL: none */
 };
 /* Calls fn for each template in use: named once, and there. name NULL: all. state is "failed" also

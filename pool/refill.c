@@ -3,19 +3,21 @@
 /*
  * How many sandboxes there are: restoring what is wanted, ending what is too much.
  *
- * Happy path: whatever changes demand or supply kicks the background, which starts restores until
- * parked and restoring ones make up target and waiters, or the bound on restores under way is
- * reached. Templates with waiters go first, then the one with the fewest restores under way.
+ * Happy path: whatever changes demand or supply kicks the background, which starts one restore a
+ * turn until parked and restoring ones make up target and waiters, or the bound on restores under
+ * way is reached. Templates with waiters go first, then the one with the fewest restores under way.
+ * A restore takes a shell if there is one; when nothing is short any more, shells are topped up.
  *
  * Failure: the first failed restore is tried again at once; from the second in a row on, a back-off
  * that doubles lies between waves of attempts. A sandbox that dies soon after it was parked counts
- * like a failed restore, or a snapshot that does not live would be restored without end. After
- * POOL_RESTORE_ATTEMPTS waiters are told that the template cannot be restored.
+ * like a failed restore, or a snapshot that does not live would be restored without end. So does a
+ * shell. After POOL_RESTORE_ATTEMPTS waiters are told that the template cannot be restored.
  *
  * Runs on the loop's thread.
  */
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "pool/internal.h"
 
 #include <assert.h>
@@ -97,24 +99,134 @@ static void restore_failed(struct pool_template *template, const char *text)
 	}
 }
 
-void pool_refill_run(struct pool *pool)
+/* A shell that is ready, else the one that was started first, else none. */
+static struct pool_sandbox *find_shell(const struct pool_template *template)
 {
-	uint64_t now_ns = base_clock_monotonic_ns();
-	struct pool_template *template;
+	BASE_LIST_FOR_EACH(link, &template->shells)
+	{
+		struct pool_sandbox *sandbox = CONTAINER_OF(link, struct pool_sandbox, link);
 
-	while (pool->n_restoring < pool->restore_concurrency && (template = pick(pool, now_ns))) {
-		int r = pool_sandbox_start(template);
-
-		if (r < 0) {
-			restore_failed(template, strerrordesc_np(-r));
+		if (sandbox->state == POOL_SANDBOX_SHELL) {
+			return sandbox;
 		}
 	}
-	for (struct base_link *l = pool->templates.next; l != &pool->templates; l = l->next) {
-		template = CONTAINER_OF(l, struct pool_template, link);
-		if (is_short(template) && now_ns < template->restore_retry_ns) {
+	return base_list_is_empty(&template->shells)
+		       ? NULL
+		       : CONTAINER_OF(template->shells.next, struct pool_sandbox, link);
+}
+
+static struct pool_sandbox *start_shell(struct pool_template *template)
+{
+	struct base_error error = { 0 };
+	struct pool_sandbox *sandbox;
+
+	if (pool_sandbox_start(template, &sandbox, &error) < 0) {
+		base_log(BASE_LOG_WARNING, "a sandbox of %s: %s", template->name, error.text);
+		restore_failed(template, error.text);
+		return NULL;
+	}
+	return sandbox;
+}
+
+static void start_restore(struct pool_template *template)
+{
+	bool urgent = template->n_waiting > template->n_restoring;
+	struct pool_sandbox *sandbox = find_shell(template) ?: start_shell(template);
+
+	if (!sandbox) {
+		return;
+	}
+	if (sandbox->state == POOL_SANDBOX_SHELL) {
+		template->shell_hits_total++;
+	} else {
+		template->shell_misses_total++;
+	}
+	pool_sandbox_load(sandbox, urgent);
+}
+
+/* As many of those being restored as there are waiters get their priority. */
+static void hurry(struct pool_template *template)
+{
+	unsigned n = template->n_waiting;
+
+	BASE_LIST_FOR_EACH(link, &template->restoring)
+	{
+		if (n-- == 0) {
+			break;
+		}
+		pool_sandbox_hurry(CONTAINER_OF(link, struct pool_sandbox, link));
+	}
+}
+
+static bool lacks_shells(const struct pool_template *template)
+{
+	return template->state == POOL_TEMPLATE_READY &&
+	       template->n_shells < template->shells_wanted;
+}
+
+static struct pool_template *pick_for_shell(struct pool *pool, uint64_t now_ns)
+{
+	BASE_LIST_FOR_EACH(link, &pool->templates)
+	{
+		struct pool_template *template = CONTAINER_OF(link, struct pool_template, link);
+
+		if (lacks_shells(template) && now_ns >= template->restore_retry_ns) {
+			return template;
+		}
+	}
+	return NULL;
+}
+
+/* When the back-off of what is missing ends, and who may not wait. */
+static void look_after(struct pool *pool, uint64_t now_ns)
+{
+	BASE_LIST_FOR_EACH(link, &pool->templates)
+	{
+		struct pool_template *template = CONTAINER_OF(link, struct pool_template, link);
+
+		if (template->n_waiting > 0) {
+			hurry(template);
+		}
+		if ((is_short(template) || lacks_shells(template)) &&
+		    now_ns < template->restore_retry_ns) {
 			pool_timer_need(pool, template->restore_retry_ns);
 		}
 	}
+}
+
+bool pool_refill_run(struct pool *pool)
+{
+	uint64_t now_ns = base_clock_monotonic_ns();
+	struct pool_template *template = NULL;
+
+	if (pool->n_restoring < pool->restore_concurrency && (template = pick(pool, now_ns))) {
+		start_restore(template);
+		return true;
+	}
+	if (pool->n_restoring + pool->n_starting < pool->restore_concurrency &&
+	    (template = pick_for_shell(pool, now_ns))) {
+		start_shell(template);
+		return true;
+	}
+	look_after(pool, now_ns);
+	return false;
+}
+
+void pool_refill_shell_ready(struct pool_sandbox *sandbox)
+{
+	sandbox->state = POOL_SANDBOX_SHELL;
+	sandbox->pool->n_starting--;
+	pool_kick(sandbox->pool);
+}
+
+void pool_refill_shells(struct pool_template *template, unsigned wanted)
+{
+	template->shells_wanted = MIN(wanted, (unsigned)POOL_SHELLS_MAX);
+	while (template->n_shells > template->shells_wanted) {
+		pool_sandbox_doom(
+			CONTAINER_OF(template->shells.previous, struct pool_sandbox, link));
+	}
+	pool_kick(template->pool);
 }
 
 void pool_refill_claimed(struct pool_template *template)
@@ -177,6 +289,7 @@ void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const
 
 	switch (sandbox->state) {
 	case POOL_SANDBOX_STARTING:
+	case POOL_SANDBOX_SHELL:
 	case POOL_SANDBOX_LOADING:
 	case POOL_SANDBOX_IDENTIFYING:
 	case POOL_SANDBOX_PAUSING:
@@ -198,15 +311,23 @@ void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const
 	pool_kick(pool);
 }
 
+static void doom_all(struct base_link *sandboxes)
+{
+	while (!base_list_is_empty(sandboxes)) {
+		pool_sandbox_doom(CONTAINER_OF(sandboxes->next, struct pool_sandbox, link));
+	}
+}
+
+void pool_refill_end(struct pool_template *template)
+{
+	doom_all(&template->shells);
+	doom_all(&template->restoring);
+	doom_all(&template->parked);
+}
+
 void pool_refill_renew(struct pool_template *template)
 {
-	while (!base_list_is_empty(&template->restoring)) {
-		pool_sandbox_doom(
-			CONTAINER_OF(template->restoring.next, struct pool_sandbox, link));
-	}
-	while (!base_list_is_empty(&template->parked)) {
-		pool_sandbox_doom(CONTAINER_OF(template->parked.next, struct pool_sandbox, link));
-	}
+	pool_refill_end(template);
 	/* How the snapshot before behaved says nothing about the one to come. */
 	template->restore_failures = 0;
 	template->restore_retry_ns = 0;

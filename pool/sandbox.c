@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Sandboxes: from the worker thread that launches the process to the last closed handle.
+ * Sandboxes: from the request for a process to the last closed handle.
  *
- * Happy path: the worker launches the VMM, pool/talk.c converses with it until it is parked, a
- * claim leases it, and it is doomed.
+ * Happy path: the spawner is asked for a process, which finds CREATE in its socket and becomes a
+ * shell; pool/talk.c converses with it until it is parked, a claim leases it, and it is doomed.
  *
- * Failure: pool_sandbox_lose() with the reason, from here when the launch failed or the process
- * ended, from pool/talk.c otherwise; the pool decides what that means and dooms the sandbox.
+ * Failure: pool_sandbox_lose() with the reason, from here when the process could not be started or
+ * has ended, from pool/talk.c otherwise; the pool decides what that means and dooms the sandbox.
  *
  * Shut-down: doomed, killed from the background, reaped when the pidfd says so, freed when its
- * handles are closed. A sandbox that is doomed while its worker runs is killed when that is back.
+ * handles are closed. One that is doomed before the spawner has answered is killed afterwards.
  *
- * Runs on the loop's thread but for start_work().
+ * Priority: a VMM starts below everything that serves a claim (pool_config.restore_nice). When
+ * somebody waits for it, and when it is claimed, it gets nice 0. One call does that for all of its
+ * threads: it is alone in its process group.
+ *
+ * Runs on the loop's thread.
  */
 
 #include "pool/sandbox.h"
@@ -23,9 +27,11 @@
 #include "pool/internal.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 /* --- end --- */
 
@@ -70,6 +76,7 @@ static void close_links(struct pool_sandbox *sandbox)
 	sandbox->launch.control = base_fd_close(sandbox->launch.control);
 	sandbox->launch.stream = base_fd_close(sandbox->launch.stream);
 	sandbox->launch.stream_peer = base_fd_close(sandbox->launch.stream_peer);
+	sandbox->launch.control_peer = base_fd_close(sandbox->launch.control_peer);
 }
 
 void pool_sandbox_doom(struct pool_sandbox *sandbox)
@@ -78,6 +85,12 @@ void pool_sandbox_doom(struct pool_sandbox *sandbox)
 
 	switch (sandbox->state) {
 	case POOL_SANDBOX_STARTING:
+		sandbox->pool->n_starting--;
+		template->n_shells--;
+		break;
+	case POOL_SANDBOX_SHELL:
+		template->n_shells--;
+		break;
 	case POOL_SANDBOX_LOADING:
 	case POOL_SANDBOX_IDENTIFYING:
 	case POOL_SANDBOX_PAUSING:
@@ -96,7 +109,10 @@ void pool_sandbox_doom(struct pool_sandbox *sandbox)
 	}
 	base_list_remove(&sandbox->link);
 	sandbox->state = POOL_SANDBOX_DOOMED;
-	if (!sandbox->starting) {
+	if (sandbox->spawning && pool_spawn_cancel(&sandbox->pool->spawner, &sandbox->spawn)) {
+		sandbox->spawning = false;
+	}
+	if (!sandbox->spawning) {
 		base_list_append(&sandbox->pool->doomed, &sandbox->link);
 		pool_kick(sandbox->pool);
 	}
@@ -104,7 +120,7 @@ void pool_sandbox_doom(struct pool_sandbox *sandbox)
 
 void pool_sandbox_kill(struct pool_sandbox *sandbox)
 {
-	assert(sandbox->state == POOL_SANDBOX_DOOMED && !sandbox->starting);
+	assert(sandbox->state == POOL_SANDBOX_DOOMED && !sandbox->spawning);
 	base_list_remove(&sandbox->link);
 	sandbox->state = POOL_SANDBOX_DYING;
 	pool_launch_kill(&sandbox->launch);
@@ -148,6 +164,26 @@ int pool_sandbox_poll(struct pool_sandbox *sandbox, uv_poll_t *poll, int fd, uv_
 
 /* --- restore --- */
 
+/* Said by the spawner's child, in a message before it ended. */
+static void lose_not_executed(struct pool_sandbox *sandbox)
+{
+	struct pool *pool = sandbox->pool;
+
+	pool_helper_drain(&pool->spawner.helper);
+	pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "starting %s: %s", pool->vmm_path,
+			  pool->spawner.not_executed < 0
+				  ? strerrordesc_np(-pool->spawner.not_executed)
+				  : "it cannot be executed");
+}
+
+/* To the priority of a leased one; without the right to do so restore_nice is 0. */
+static void foreground(struct pool_sandbox *sandbox)
+{
+	if (sandbox->pool->restore_nice > 0) {
+		(void)setpriority(PRIO_PGRP, (id_t)sandbox->launch.pid, 0);
+	}
+}
+
 static void on_process(uv_poll_t *poll, int status, int events)
 {
 	struct pool_sandbox *sandbox = poll->data;
@@ -159,6 +195,9 @@ static void on_process(uv_poll_t *poll, int status, int events)
 	if (sandbox->state < POOL_SANDBOX_DOOMED) {
 		/* What it said last may tell why. */
 		pool_talk_drain(sandbox);
+	}
+	if (code == POOL_SPAWN_NOT_EXECUTED && sandbox->state < POOL_SANDBOX_DOOMED) {
+		lose_not_executed(sandbox);
 	}
 	if (killed_by > 0) {
 		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED,
@@ -175,30 +214,26 @@ static void on_process(uv_poll_t *poll, int status, int events)
 	}
 }
 
-static void start_work(uv_work_t *work)
+/* The process is there, or will not be. */
+static void on_spawned(struct pool_spawn *spawn, int result, pid_t pid, int pidfd,
+		       uint64_t started_ns)
 {
-	struct pool_sandbox *sandbox = CONTAINER_OF(work, struct pool_sandbox, work);
-
-	pool_launch_run(&sandbox->launch);
-}
-
-static void start_done(uv_work_t *work, int status)
-{
-	struct pool_sandbox *sandbox = CONTAINER_OF(work, struct pool_sandbox, work);
+	struct pool_sandbox *sandbox = CONTAINER_OF(spawn, struct pool_sandbox, spawn);
 	struct pool_launch *launch = &sandbox->launch;
-	int r = status < 0 ? status : launch->result;
+	int r = result;
 
-	sandbox->starting = false;
-	/* Whatever comes next, a process that is there has to be waited for. */
-	if (launch->pidfd >= 0) {
-		int opened =
-			pool_sandbox_poll(sandbox, &sandbox->process, launch->pidfd, on_process);
-
-		if (opened < 0) {
+	sandbox->spawning = false;
+	launch->control_peer = base_fd_close(launch->control_peer);
+	launch->pidfd = pidfd;
+	if (r == 0) {
+		launch->pid = pid;
+		sandbox->mark_ns = launch->started_ns = started_ns;
+		/* Whatever comes next, a process that is there has to be waited for. */
+		r = pool_sandbox_poll(sandbox, &sandbox->process, pidfd, on_process);
+		if (r < 0) {
 			/* It cannot be waited for, so wait: it is being killed. */
 			pool_launch_kill(launch);
 			pool_launch_wait(launch);
-			r = r < 0 ? r : opened;
 		}
 	}
 	if (sandbox->state == POOL_SANDBOX_DOOMED) {
@@ -206,17 +241,20 @@ static void start_done(uv_work_t *work, int status)
 		pool_kick(sandbox->pool);
 		return;
 	}
-	sandbox->state = POOL_SANDBOX_LOADING;
 	if (r == 0) {
 		r = pool_talk_start(sandbox);
 	}
+	if (r == 0 && sandbox->urgent) {
+		foreground(sandbox);
+	}
 	if (r < 0) {
-		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "%s",
-				  launch->error.text[0] ? launch->error.text : strerrordesc_np(-r));
+		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "starting %s: %s",
+				  sandbox->pool->vmm_path, strerrordesc_np(-r));
 	}
 }
 
-int pool_sandbox_start(struct pool_template *template)
+int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret_sandbox,
+		       struct base_error *error)
 {
 	struct pool *pool = template->pool;
 	_cleanup_free_ struct pool_lease_entry *lease = calloc(1, sizeof(*lease));
@@ -224,19 +262,17 @@ int pool_sandbox_start(struct pool_template *template)
 	int r;
 
 	if (!lease || !sandbox) {
-		return -ENOMEM;
+		return base_error_set_errno(error, -ENOMEM, "sandbox");
 	}
 	sandbox->pool = pool;
 	sandbox->template = template;
 	sandbox->generation = ++pool->generation;
-	sandbox->starting = true;
 	pool_launch_init(&sandbox->launch);
-	sandbox->launch.runtime_dir = pool->runtime_dir;
-	sandbox->launch.vmm_path = pool->vmm_path;
-	sandbox->launch.image = template->image;
-	sandbox->launch.devnull = pool->devnull;
-	r = uv_queue_work(pool->loop, &sandbox->work, start_work, start_done);
+	r = pool_launch_prepare(&sandbox->launch, pool->runtime_dir, pool->devnull, template->image,
+				error);
 	if (r < 0) {
+		pool_launch_unlink(&sandbox->launch);
+		pool_launch_deinit(&sandbox->launch);
 		return r;
 	}
 	uv_timer_init(pool->loop, &sandbox->timer);
@@ -244,12 +280,57 @@ int pool_sandbox_start(struct pool_template *template)
 	sandbox->n_handles = 1;
 	sandbox->lease = TAKE_PTR(lease);
 	sandbox->image = pool_image_ref(template->image);
-	base_list_append(&template->restoring, &sandbox->link);
+	base_list_append(&template->shells, &sandbox->link);
+	template->n_shells++;
+	pool->n_starting++;
+	pool->n_sandboxes++;
+	sandbox->spawning = true;
+	sandbox->spawn.control = sandbox->launch.control_peer;
+	sandbox->spawn.nice = pool->restore_nice;
+	sandbox->spawn.fn = on_spawned;
+	pool_spawn_start(&pool->spawner, &sandbox->spawn);
+	pool_talk_begin(sandbox);
+	*ret_sandbox = TAKE_PTR(sandbox);
+	return 0;
+}
+
+/* --- restore --- */
+
+void pool_sandbox_hurry(struct pool_sandbox *sandbox)
+{
+	if (!sandbox->urgent) {
+		sandbox->urgent = true;
+		if (sandbox->launch.pid > 0) {
+			foreground(sandbox);
+		}
+	}
+}
+
+void pool_sandbox_load(struct pool_sandbox *sandbox, bool urgent)
+{
+	struct pool_template *template = sandbox->template;
+	struct pool *pool = sandbox->pool;
+	int r;
+
+	assert(sandbox->state <= POOL_SANDBOX_SHELL);
+	sandbox->timings.from_shell = sandbox->state == POOL_SANDBOX_SHELL;
+	if (!sandbox->timings.from_shell) {
+		pool->n_starting--;
+	}
+	template->n_shells--;
 	template->n_restoring++;
 	pool->n_restoring++;
-	pool->n_sandboxes++;
-	sandbox = NULL;
-	return 0;
+	base_list_remove(&sandbox->link);
+	base_list_append(&template->restoring, &sandbox->link);
+	sandbox->state = POOL_SANDBOX_LOADING;
+	if (urgent) {
+		pool_sandbox_hurry(sandbox);
+	}
+	r = pool_talk_load(sandbox);
+	if (r < 0) {
+		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "loading the state: %s",
+				  strerrordesc_np(-r));
+	}
 }
 
 /* --- claim --- */
@@ -272,6 +353,7 @@ int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint6
 	if (r < 0) {
 		return r;
 	}
+	pool_sandbox_hurry(sandbox);
 	base_list_remove(&sandbox->link);
 	sandbox->state = POOL_SANDBOX_LEASED;
 	sandbox->template->n_parked--;

@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "pool/launch.h"
 #include "pool/lease.h"
+#include "pool/spawning.h"
 #include "vmm/control.h"
 
 #include <uv.h>
@@ -18,14 +19,17 @@
 #define POOL_MESSAGES_LAST 256
 
 /*
- *    STARTING ─▶ LOADING ─▶ IDENTIFYING ─▶ PAUSING ─▶ PARKED ─▶ LEASED
- *        └───────────┴───────────┴────────────┴──────────┴─────────┴──▶ DOOMED ─▶ DYING ─▶ (freed)
+ *    STARTING ─▶ SHELL ─▶ LOADING ─▶ IDENTIFYING ─▶ PAUSING ─▶ PARKED ─▶ LEASED
+ *        └─────────┴─────────┴───────────┴────────────┴──────────┴─────────┴──▶ DOOMED ─▶ DYING ─▶
+ * (freed)
  *
- * Each state up to PAUSING is bounded by the identity timeout.
+ * One that is wanted at once goes from STARTING to LOADING: its LOAD is sent behind its CREATE.
+ * Each state up to PAUSING but SHELL is bounded by the identity timeout.
  */
 enum pool_sandbox_state {
-	POOL_SANDBOX_STARTING,	  /* a worker thread owns `launch` */
-	POOL_SANDBOX_LOADING,	  /* CREATE and LOAD are sent */
+	POOL_SANDBOX_STARTING,	  /* CREATE is sent */
+	POOL_SANDBOX_SHELL,	  /* has a VM without a state, and waits */
+	POOL_SANDBOX_LOADING,	  /* LOAD is sent */
 	POOL_SANDBOX_IDENTIFYING, /* the guest runs; nothing but its acknowledgement is awaited */
 	POOL_SANDBOX_PAUSING,	  /* acknowledged */
 	POOL_SANDBOX_PARKED,
@@ -39,28 +43,40 @@ struct pool_sandbox {
 	struct pool_template *template; /* gone when the sandbox is doomed or dying */
 	struct pool_image *image;	/* a reference */
 	struct pool_lease_entry *lease; /* owned until the claim, then by the table */
-	struct base_link link;		/* template->restoring, ->parked, pool->doomed or none */
+	/* template->shells, ->restoring, ->parked, pool->doomed or none */
+	struct base_link link;
 	enum pool_sandbox_state state;
-	bool starting; /* the worker has not come back */
+	bool spawning; /* the spawner has not answered */
+	bool urgent;   /* somebody waits for it: it runs at the priority of a leased one */
 	struct pool_launch launch;
-	uv_work_t work;
+	struct pool_spawn spawn;
 	uv_poll_t control, process, stream;
-	uv_timer_t timer; /* restore: its bound; lease: its TTL */
+	uv_timer_t timer; /* start and restore: their bound; lease: its TTL */
 	unsigned n_handles;
 	enum pool_step sent, awaited; /* the last request; the oldest without a reply */
 	uint64_t generation;
 	uint8_t ack[GUEST_IDENTITY_ACK_BYTES + 1]; /* one more, to see that there is no more */
 	size_t ack_size;
-	uint64_t mark_ns; /* end of the step before */
+	uint64_t mark_ns;	/* end of the step before */
+	uint64_t load_taken_ns; /* by the VMM */
 	uint64_t parked_ns, claim_received_ns, claimed_ns;
 	struct pool_timings timings;
 };
 
 /* --- sandbox.c --- */
 
-/* Starts a restore. 0 (then pool_refill_parked() or pool_refill_lost() follows, unless it is
- * doomed) or -errno. */
-int pool_sandbox_start(struct pool_template *template);
+/* Starts a shell and puts it last in template->shells. pool_refill_shell_ready() or
+ * pool_refill_lost() follows, unless it is doomed or loaded before. 0 and *ret_sandbox, or -errno
+ * with the reason in error. */
+int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret_sandbox,
+		       struct base_error *error);
+
+/* Restores into a shell, ready or not; urgent: somebody waits for it. pool_refill_parked() or
+ * pool_refill_lost() follows, the latter maybe from inside, unless it is doomed. */
+void pool_sandbox_load(struct pool_sandbox *sandbox, bool urgent);
+
+/* Somebody has come to wait for what is being restored. */
+void pool_sandbox_hurry(struct pool_sandbox *sandbox);
 
 /* Lets a parked sandbox run; it is leased from now on. 0, or -errno: the VMM is not there. */
 int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint64_t ttl_ms);
@@ -86,8 +102,14 @@ void pool_sandbox_close(struct pool_sandbox *sandbox, void *handle);
 
 /* --- talk.c --- */
 
-/* Listens to a VMM that was launched. 0 or -errno. */
+/* CREATE has been sent: its bound begins. */
+void pool_talk_begin(struct pool_sandbox *sandbox);
+
+/* Listens to a VMM that has been started. 0 or -errno. */
 int pool_talk_start(struct pool_sandbox *sandbox);
+
+/* Sends LOAD. 0 or -errno; a VMM that has ended is no failure here. */
+int pool_talk_load(struct pool_sandbox *sandbox);
 
 /* Sends the RESUME of a claim. 0 or -errno. */
 int pool_talk_claim(struct pool_sandbox *sandbox);

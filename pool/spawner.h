@@ -11,6 +11,10 @@
  *
  * Transport: base/message.h over descriptor SPAWNER_CONTROL_FD. argv[1] is the VMM program, opened
  * once. When the socket closes, the spawner exits.
+ *
+ * The new process itself sends the reply, just before it becomes the VMM. So a spawner that is
+ * killed leaves no doubt: a request was carried out if and only if its reply is there when the
+ * socket reaches its end.
  */
 
 #include "base/message.h"
@@ -26,4 +30,8 @@ enum spawner_op {
 	 * VMM_CONTROL_FD.
 	 */
 	SPAWNER_OP_START = 1,
+
+	/* Event: the process of a reply could not become the VMM and ends with status 127. arg0 its
+	 * pid, result -errno. */
+	SPAWNER_EVENT_NOT_EXECUTED = 0x101,
 };

@@ -3,9 +3,10 @@
 /*
  * The conversation with one VMM and, for five bytes, with the agent in its guest.
  *
- * Happy path: CREATE and LOAD are sent by the launch. When LOAD is answered with the guest's clock,
- * the identity is written into the stream and ATTACH and RESUME are sent; the agent's five bytes on
- * the stream bring PAUSE, its reply parks the sandbox. A claim is one RESUME.
+ * Happy path: CREATE was sent by the launch, and its reply makes a shell. LOAD follows when there
+ * is demand, maybe before that. When LOAD is answered with the guest's clock, the identity is
+ * written into the stream and ATTACH and RESUME are sent; the agent's five bytes on the stream
+ * bring PAUSE, its reply parks the sandbox. A claim is one RESUME.
  *
  * Failure: the VMM is not trusted. A reply out of order, a message or descriptor that has no place,
  * a full socket, a missed bound: the sandbox is lost. Nothing is sent that could block. A VMM that
@@ -121,6 +122,10 @@ static void on_created(struct pool_sandbox *sandbox, const struct base_message *
 
 	sandbox->timings.spawn_ns = lap(sandbox, there_ns);
 	sandbox->timings.create_ns = lap(sandbox, ready_ns);
+	if (sandbox->state == POOL_SANDBOX_STARTING) {
+		uv_timer_stop(&sandbox->timer);
+		pool_refill_shell_ready(sandbox);
+	}
 }
 
 static void on_stream(uv_poll_t *poll, int status, int events);
@@ -135,7 +140,10 @@ static void on_loaded(struct pool_sandbox *sandbox, const struct base_message *r
 	uint8_t request[POOL_IDENTITY_REQUEST_MAX];
 	size_t size = pool_identity_encode(&launch->identity, sandbox->generation, &clock, request);
 
-	sandbox->timings.load_ns = lap(sandbox, now_ns);
+	sandbox->load_taken_ns = MIN(MAX(reply->arg[3], sandbox->mark_ns), now_ns);
+	sandbox->timings.load_ns =
+		MIN(MAX(reply->arg[4], sandbox->load_taken_ns), now_ns) - sandbox->load_taken_ns;
+	sandbox->mark_ns = now_ns;
 	pool_identity_wipe(&launch->identity);
 
 	ssize_t n = base_fd_send(launch->stream, request, size, NULL, 0, MSG_DONTWAIT);
@@ -149,7 +157,8 @@ static void on_loaded(struct pool_sandbox *sandbox, const struct base_message *r
 		r = send_step(sandbox, POOL_STEP_ATTACH, GUEST_AGENT_PORT, launch->stream_peer);
 	}
 	if (r == 0) {
-		r = send_step(sandbox, POOL_STEP_RESUME, 0, -1);
+		r = send_step(sandbox, POOL_STEP_RESUME,
+			      sandbox->urgent ? VMM_RESUME_FOREGROUND : 0, -1);
 	}
 	if (r < 0) {
 		on_send_failed(sandbox, r, "giving the guest its identity");
@@ -204,13 +213,16 @@ static void on_reply(struct pool_sandbox *sandbox, const struct base_message *re
 static void on_entered(struct pool_sandbox *sandbox, const struct base_message *event)
 {
 	struct pool_timings *timings;
+	uint64_t at_ns = MIN(event->arg[0], base_clock_monotonic_ns());
 
+	if (sandbox->state < POOL_SANDBOX_PARKED && sandbox->load_taken_ns > 0) {
+		sandbox->timings.entry_ns =
+			MAX(at_ns, sandbox->load_taken_ns) - sandbox->load_taken_ns;
+	}
 	if (sandbox->state != POOL_SANDBOX_LEASED || sandbox->lease->timings.first_entry_ns) {
 		return;
 	}
 	timings = &sandbox->lease->timings;
-
-	uint64_t at_ns = MIN(event->arg[0], base_clock_monotonic_ns());
 
 	timings->first_entry_ns = MAX(at_ns, sandbox->claimed_ns) - sandbox->claim_received_ns;
 }
@@ -375,18 +387,33 @@ static void on_stream(uv_poll_t *poll, int status, int events)
 	}
 }
 
+void pool_talk_begin(struct pool_sandbox *sandbox)
+{
+	sandbox->sent = sandbox->awaited = POOL_STEP_CREATE;
+	restart_timer(sandbox);
+}
+
 int pool_talk_start(struct pool_sandbox *sandbox)
 {
-	sandbox->sent = POOL_STEP_LOAD;
-	sandbox->awaited = POOL_STEP_CREATE;
-	sandbox->mark_ns = sandbox->launch.started_ns;
-	restart_timer(sandbox);
 	return pool_sandbox_poll(sandbox, &sandbox->control, sandbox->launch.control, on_control);
+}
+
+int pool_talk_load(struct pool_sandbox *sandbox)
+{
+	int state = snapshot_state_fd(sandbox->image->snapshot);
+	int r = send_step(sandbox, POOL_STEP_LOAD, 0, state);
+
+	restart_timer(sandbox);
+	if (sandbox->timings.from_shell) {
+		sandbox->mark_ns = base_clock_monotonic_ns();
+	}
+	/* One that has ended already says so by its exit status. */
+	return r == -EPIPE || r == -ECONNRESET ? 0 : r;
 }
 
 int pool_talk_claim(struct pool_sandbox *sandbox)
 {
-	return send_step(sandbox, POOL_STEP_CLAIM, 0, -1);
+	return send_step(sandbox, POOL_STEP_CLAIM, VMM_RESUME_FOREGROUND, -1);
 }
 
 void pool_talk_drain(struct pool_sandbox *sandbox)

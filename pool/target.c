@@ -10,6 +10,7 @@
 
 #include "pool/internal.h"
 
+#include <errno.h>
 #include <string.h>
 
 static void refuse_set(struct pool *pool, struct pool_set *request, enum pool_status status,
@@ -91,6 +92,20 @@ void pool_set_target(struct pool *pool, struct pool_set *request, const char *te
 	template->sets = request;
 }
 
+int pool_set_shells(struct pool *pool, const char *template_name, unsigned shells)
+{
+	BASE_LIST_FOR_EACH(link, &pool->templates)
+	{
+		struct pool_template *template = CONTAINER_OF(link, struct pool_template, link);
+
+		if (strcmp(template->name, template_name) == 0) {
+			pool_refill_shells(template, shells);
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
 void pool_set_cancel(struct pool_set *request)
 {
 	if (!request->pending) {
@@ -151,6 +166,10 @@ void pool_info(struct pool *pool, const char *name,
 			.restored_total = template->restored_total,
 			.failed_total = template->failed_total,
 			.died_total = template->died_total,
+			.shells = template->n_shells,
+			.shells_wanted = template->shells_wanted,
+			.shell_hits_total = template->shell_hits_total,
+			.shell_misses_total = template->shell_misses_total,
 			.image_bytes = manifest ? manifest->memory_bytes : 0,
 			.load_ns = manifest ? template->image->load_ns : 0,
 			.last_error = template->last_error[0] ? template->last_error : NULL,

@@ -245,9 +245,11 @@ struct pool_template *pool_template_get(struct pool *pool, const char *name,
 	template->pool = pool;
 	strcpy(template->name, name);
 	template->target = pool->default_target;
+	template->shells_wanted = pool->default_shells;
 	base_list_init(&template->parked);
 	base_list_init(&template->restoring);
 	pool_fair_queue_init(&template->queue);
+	base_list_init(&template->shells);
 	if (load_start(template) < 0) {
 		free(template);
 		*ret_status = POOL_FAILED;
@@ -289,7 +291,8 @@ void pool_template_cancel(struct pool_template *template)
 void pool_template_free(struct pool_template *template)
 {
 	assert(!template->loading && template->n_leased == 0);
-	assert(base_list_is_empty(&template->parked) && base_list_is_empty(&template->restoring));
+	assert(base_list_is_empty(&template->parked) && base_list_is_empty(&template->restoring) &&
+	       base_list_is_empty(&template->shells));
 	pool_image_unref(template->image);
 	base_list_remove(&template->link);
 	template->pool->n_templates--;

@@ -47,9 +47,11 @@ struct pool_template {
 	unsigned load_failures;
 	uint64_t load_retry_ns;
 
-	unsigned target;
-	struct base_link parked, restoring; /* sandboxes */
-	unsigned n_parked, n_restoring, n_leased, n_waiting;
+	unsigned target;	/* sandboxes to keep parked */
+	unsigned shells_wanted; /* shells to keep */
+	/* Sandboxes. Shells: the ones that are ready and the ones that start, oldest first. */
+	struct base_link parked, restoring, shells;
+	unsigned n_parked, n_restoring, n_shells, n_leased, n_waiting;
 	struct pool_fair_queue queue;
 	struct pool_set *sets; /* waiting for the load */
 
@@ -58,6 +60,7 @@ struct pool_template {
 	uint64_t restore_retry_ns; /* none before */
 
 	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
+	uint64_t shell_hits_total, shell_misses_total; /* restores into a ready shell, and others */
 };
 
 /* The template of that name, made and loading when it was unknown. NULL with *ret_status and

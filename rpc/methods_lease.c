@@ -31,12 +31,14 @@ static void encode_timings(struct rpc_encoder *encoder, const struct pool_timing
 	rpc_encode_key_uint(encoder, "claim_ns", timings->claim_ns);
 	encode_uint_or_nil(encoder, "first_entry_ns", timings->first_entry_ns);
 	rpc_encode_str(encoder, "restore");
-	rpc_encode_map(encoder, 5);
+	rpc_encode_map(encoder, 7);
 	rpc_encode_key_uint(encoder, "spawn_ns", timings->spawn_ns);
 	rpc_encode_key_uint(encoder, "create_ns", timings->create_ns);
 	rpc_encode_key_uint(encoder, "load_ns", timings->load_ns);
 	rpc_encode_key_uint(encoder, "identity_ns", timings->identity_ns);
 	rpc_encode_key_uint(encoder, "park_ns", timings->park_ns);
+	rpc_encode_key_uint(encoder, "entry_ns", timings->entry_ns);
+	rpc_encode_key_bool(encoder, "shell", timings->from_shell);
 }
 
 static void encode_lease(struct rpc_encoder *encoder, const struct pool_lease *lease)

@@ -21,7 +21,7 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 	if (!encoder) {
 		return;
 	}
-	rpc_encode_map(encoder, 16);
+	rpc_encode_map(encoder, 23);
 	rpc_encode_key_str(encoder, "template", info->name);
 	rpc_encode_key_str(encoder, "snapshot", info->snapshot_id);
 	rpc_encode_key_str(encoder, "state", info->state);
@@ -38,6 +38,13 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 	rpc_encode_key_uint(encoder, "image_bytes", info->image_bytes);
 	rpc_encode_key_uint(encoder, "load_ns", info->load_ns);
 	rpc_encode_key_str(encoder, "last_error", info->last_error);
+	rpc_encode_key_uint(encoder, "shells", info->shells);
+	rpc_encode_key_uint(encoder, "shells_wanted", info->shells_wanted);
+	rpc_encode_key_uint(encoder, "shell_hits_total", info->shell_hits_total);
+	rpc_encode_key_uint(encoder, "shell_misses_total", info->shell_misses_total);
+	rpc_encode_key_bool(encoder, "image_complete", info->image_complete);
+	rpc_encode_key_uint(encoder, "image_filled_bytes", info->image_filled_bytes);
+	rpc_encode_key_uint(encoder, "faults_total", info->faults_total);
 }
 
 size_t rpc_encode_pools(struct rpc_server *server, struct rpc_encoder *encoder, const char *name)

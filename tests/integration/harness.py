@@ -228,6 +228,8 @@ class Daemon:
 
     def __init__(self, store, extra_config="", pool="default_target = 1\n"):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="wb-test-"))
+        if "default_shells" not in pool:
+            pool += "default_shells = 0\n"  # so that what is counted is what was asked for
         self.socket = str(self.directory / "d.sock")
         self.runtime = self.directory / "run"
         self.store = store
@@ -281,7 +283,12 @@ class Daemon:
         wait_for(lambda: self.pool(template)["parked"] == target, timeout, lambda: f"{target} parked: {self.pool(template)}")
 
     def vmms(self):
-        return children(self.process.pid)
+        """The children that are VMMs; the others are helper programs."""
+        return [pid for pid in children(self.process.pid) if program(pid) == "warmbox-vmm"]
+
+    def helper(self, name):
+        """The pid of a helper program of the daemon, or None."""
+        return next((pid for pid in children(self.process.pid) if program(pid).endswith(name)), None)
 
     def stop(self, sig=signal.SIGTERM):
         """Seconds until it was gone."""
@@ -333,6 +340,14 @@ def children(pid):
         with contextlib.suppress(OSError):
             found += [int(child) for child in listing.read_text().split()]
     return sorted(found)
+
+
+def program(pid):
+    """argv[0], or nothing when the process is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        return ""
 
 
 def fds(pid):

@@ -4,7 +4,7 @@
  * A program that speaks the VMM's side of the control protocol and has no VM: the pool's tests
  * decide what it does wrong, and when.
  *
- * The saved state is its script, lines of `key=value`:
+ * The first disk is its script, lines of `key=value`:
  *    fault=<name>       what to do wrong; see the uses of is_fault()
  *    times=<n>          only the first n processes do (counted in the file `counter`)
  *    counter=<path>
@@ -13,9 +13,9 @@
  *    dirty=<n>          map the memory, read 16 pages of it and write n of them
  *    connect=<port>     when claimed, connect to the host at that port and say "hello"
  *
- * It takes CREATE and LOAD before it answers the first, so that the script can spoil that too. When
- * claimed it echoes what comes over the agent's stream, and says "vsock" to whoever connects to its
- * socket. It checks what it was given, and refuses CREATE when that is not as the contract says.
+ * When claimed it echoes what comes over the agent's stream, and says "vsock" to whoever connects
+ * to its socket. It checks what it was given, and refuses CREATE when that is not as the contract
+ * says.
  */
 
 #include "base/clock.h"
@@ -39,7 +39,7 @@ static char script[4096];
 static int stream = -1, listener = -1;
 static char fault[64];
 static unsigned n_resumes;
-static uint64_t create_received_ns;
+static uint64_t create_received_ns, load_taken_ns;
 
 static bool setting(const char *key, char *out, size_t size)
 {
@@ -112,6 +112,8 @@ static void reply(const struct base_message *request, int result, const char *te
 		answer.arg[0] = base_clock_realtime_ns();
 		answer.arg[1] = 123456789;
 		answer.arg[2] = 2000000;
+		answer.arg[3] = load_taken_ns;
+		answer.arg[4] = base_clock_monotonic_ns();
 	}
 	send_message(&answer, -1);
 }
@@ -317,6 +319,16 @@ static void on_resume(const struct base_message *request)
 static void on_message(const struct base_message *message, const int *fds, size_t n_fds)
 {
 	switch (message->op) {
+	case VMM_OP_LOAD:
+		load_taken_ns = base_clock_monotonic_ns();
+		if (n_fds != 1) {
+			_exit(95);
+		}
+		close(fds[0]);
+		if (!spoil("load", message)) {
+			reply(message, 0, "");
+		}
+		break;
 	case VMM_OP_ATTACH:
 		stream = n_fds == 1 && message->arg[0] == GUEST_AGENT_PORT ? fds[0] : -1;
 		if (!spoil("attach", message)) {
@@ -377,40 +389,37 @@ static void use_memory(int fd, size_t size)
 
 static void start(void)
 {
-	struct base_message create, load;
-	int create_fds[BASE_MESSAGE_FDS_MAX], load_fds[BASE_MESSAGE_FDS_MAX];
-	size_t n_create, n_load;
+	struct base_message create;
+	int fds[BASE_MESSAGE_FDS_MAX];
+	size_t n_fds;
 	unsigned stray = count_fds() - 1 /* control */;
 
-	take_message(&create, create_fds, &n_create);
+	take_message(&create, fds, &n_fds);
 	create_received_ns = base_clock_monotonic_ns();
-	take_message(&load, load_fds, &n_load);
-	if (create.op != VMM_OP_CREATE || load.op != VMM_OP_LOAD || n_load != 1 ||
-	    pread(load_fds[0], script, sizeof(script) - 1, 0) < 0) {
+	if (create.op != VMM_OP_CREATE || n_fds < 4 ||
+	    pread(fds[3], script, sizeof(script) - 1, 0) < 0) {
 		_exit(95);
 	}
 	if (is_chosen()) {
 		setting("fault", fault, sizeof(fault));
 	}
 
-	const char *wrong =
-		stray > 0 ? "stray descriptors" : check_create(&create, create_fds, n_create);
+	const char *wrong = stray > 0 ? "stray descriptors" : check_create(&create, fds, n_fds);
 
 	if (wrong) {
 		reply(&create, -EPROTO, wrong);
 		_exit(0);
 	}
 	if (number("dirty")) {
-		use_memory(create_fds[0], create.arg[0]);
+		use_memory(fds[0], create.arg[0]);
 	}
-	listener = create_fds[2];
+	listener = fds[2];
 	if (spoil("create", &create)) {
-		return;
+		for (;;) {
+			pause();
+		}
 	}
 	reply(&create, 0, "");
-	if (!spoil("load", &load)) {
-		reply(&load, 0, "");
-	}
 }
 
 static void echo(void)

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +28,77 @@ unsigned fixture_count_entries(const char *path)
 	}
 	closedir(dir);
 	return n - 2;
+}
+
+/* argv[0] of a process, empty when it is gone. */
+static void program_of(long pid, char *out, size_t size)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%ld/cmdline", pid);
+	memset(out, 0, size);
+
+	_cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0 && read(fd, out, size - 1) < 0) {
+		out[0] = '\0';
+	}
+}
+
+static unsigned children(int *pids, unsigned max)
+{
+	char text[8192] = { 0 };
+	_cleanup_fd_ int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+	unsigned n = 0;
+
+	assert_true(fd >= 0);
+	assert_true(read(fd, text, sizeof(text) - 1) >= 0);
+	for (char *end, *p = text; n < max; p = end) {
+		long pid = strtol(p, &end, 10);
+
+		if (end == p) {
+			break;
+		}
+		pids[n++] = (int)pid;
+	}
+	return n;
+}
+
+unsigned fixture_vmms(int *pids, unsigned max)
+{
+	int all[256];
+	unsigned n_all = children(all, ARRAY_SIZE(all)), n = 0;
+	char program[256];
+
+	for (unsigned i = 0; i < n_all; i++) {
+		program_of(all[i], program, sizeof(program));
+		if (strcmp(program, "warmbox-vmm") != 0) {
+			continue;
+		}
+		if (n < max) {
+			pids[n] = all[i];
+		}
+		n++;
+	}
+	return n;
+}
+
+int fixture_helper(const char *name)
+{
+	int all[256];
+	unsigned n_all = children(all, ARRAY_SIZE(all));
+	char program[256];
+
+	for (unsigned i = 0; i < n_all; i++) {
+		program_of(all[i], program, sizeof(program));
+
+		size_t length = strlen(program), wanted = strlen(name);
+
+		if (length >= wanted && strcmp(program + length - wanted, name) == 0) {
+			return all[i];
+		}
+	}
+	return 0;
 }
 
 int fixture_setup(void **state)
@@ -76,12 +148,16 @@ int fixture_teardown(void **state)
 	return 0;
 }
 
-static void add_disk(struct fixture *fixture, struct snapshot_manifest *manifest)
+/* The fake VMM's script: it has the disk before it has the state. */
+static void add_disk(struct fixture *fixture, struct snapshot_manifest *manifest,
+		     const char *script)
 {
-	char content[4096] = "a disk";
+	char content[4096] = { 0 };
 	struct base_error error = { 0 };
 	_cleanup_fd_ int fd = -1;
 
+	assert_true(strlen(script) < sizeof(content));
+	strcpy(content, script);
 	assert_int_equal(base_fd_memfd("disk", sizeof(content), &fd), 0);
 	assert_int_equal(base_fd_pwrite_full(fd, content, sizeof(content), 0), 0);
 	assert_int_equal(snapshot_store_add_image(fixture->store, fd, &manifest->disks[0], &error),
@@ -108,14 +184,11 @@ void fixture_template(struct fixture *fixture, const char *name, const char *scr
 	assert_int_equal(getrandom(noise, sizeof(noise), 0), sizeof(noise));
 	assert_int_equal(base_fd_pwrite_full(memory, noise, sizeof(noise), 200 * 1024), 0);
 	assert_int_equal(snapshot_writer_new(fixture->store, &writer, &error), 0);
-	/* A state cannot be empty. */
 	assert_int_equal(base_fd_write_full(snapshot_writer_state_fd(writer), "\n", 1), 0);
-	assert_int_equal(
-		base_fd_write_full(snapshot_writer_state_fd(writer), script, strlen(script)), 0);
 	assert_int_equal(
 		snapshot_writer_memory(writer, memory, FIXTURE_MEMORY_BYTES, 1, NULL, NULL, &error),
 		0);
-	add_disk(fixture, &manifest);
+	add_disk(fixture, &manifest, script);
 	if (snapshot_writer_publish(writer, &manifest, &error) < 0) {
 		fail_msg("publish: %s", error.text);
 	}
@@ -129,6 +202,9 @@ void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency
 		.store_path = fixture->store_path,
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = getenv("FAKEVMM"),
+		.spawner_path = getenv("SPAWNER"),
+		.default_shells = fixture->shells,
+		.restore_nice = 1,
 		.default_target = target,
 		.restore_concurrency = concurrency,
 		.identity_timeout_ms = identity_timeout_ms,

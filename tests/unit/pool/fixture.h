@@ -25,6 +25,7 @@ struct fixture {
 	uv_timer_t bound;
 	uint64_t bound_ns;
 	struct pool *pool;
+	unsigned shells; /* default_shells of the pools made from now on */
 	bool stopped, timed_out;
 	unsigned n_fds;
 };
@@ -85,6 +86,12 @@ void fixture_acquire_params(struct fixture *fixture, struct acquired *acquired,
 /* Sets a target and waits for the answer. */
 enum pool_status fixture_set(struct fixture *fixture, const char *name, unsigned target,
 			     char *ret_text, size_t size);
+
+/* The children of this process that are VMMs; ready for SIGKILL. Returns how many there are, of
+ * which at most `max` are written. */
+unsigned fixture_vmms(int *pids, unsigned max);
+/* The child whose program's name ends so: a helper of the pool. 0: there is none. */
+int fixture_helper(const char *name);
 
 /* Entries of a directory. */
 unsigned fixture_count_entries(const char *path);

@@ -132,10 +132,10 @@ static bool step(struct sim *sim, const struct trace *trace, size_t *i)
 {
 	unsigned restore = next_restore(sim);
 	uint64_t arrival_ns = *i < trace->n ? trace->at_ns[*i] : UINT64_MAX;
-	uint64_t restore_ns =
+	uint64_t entry_ns =
 		restore < sim->n_restoring ? sim->restores[restore].ends_ns : UINT64_MAX;
 	uint64_t timer_ns = MAX(pool_policy_next_ns(&sim->policy), sim->now_ns);
-	uint64_t at_ns = MIN(arrival_ns, restore_ns);
+	uint64_t at_ns = MIN(arrival_ns, entry_ns);
 
 	at_ns = MIN(at_ns, timer_ns);
 
@@ -147,7 +147,7 @@ static bool step(struct sim *sim, const struct trace *trace, size_t *i)
 	pass_to(sim, at_ns);
 	if (at_ns == arrival_ns) {
 		arrive(sim, &trace->at_ns[(*i)++]);
-	} else if (at_ns == restore_ns) {
+	} else if (at_ns == entry_ns) {
 		restored(sim, restore);
 	}
 	settle(sim);
@@ -197,7 +197,7 @@ struct sim_result sim_run(const struct trace *trace, const struct sim_config *co
 /* From the last arrival to the first: each is given the worker that can begin last. */
 double sim_oracle_idle(const struct trace *trace, const struct sim_config *config)
 {
-	uint64_t restore_ns = (uint64_t)(config->restore_s * (double)NSEC_PER_SEC);
+	uint64_t entry_ns = (uint64_t)(config->restore_s * (double)NSEC_PER_SEC);
 	int64_t *free_ns = calloc(config->concurrency, sizeof(*free_ns));
 	double idle_ns = 0;
 
@@ -217,7 +217,7 @@ double sim_oracle_idle(const struct trace *trace, const struct sim_config *confi
 
 		/* What would have to be ready before the trace begins is there from then on. */
 		idle_ns += (double)(at_ns - MAX(ready_ns, 0));
-		free_ns[best] = ready_ns - (int64_t)restore_ns;
+		free_ns[best] = ready_ns - (int64_t)entry_ns;
 	}
 	free(free_ns);
 	return idle_ns / (double)trace->end_ns;

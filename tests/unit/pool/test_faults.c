@@ -7,7 +7,6 @@
 #include "base/clock.h"
 #include "base/fd.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -203,43 +202,11 @@ static void a_killed_leased_vmm_ends_its_lease(void **state)
 	assert_int_equal(info.failed_total, 0);
 }
 
-/* Children of this process: VMMs, as nothing else is started. They belong to threads. */
-static unsigned children(int *pids, unsigned max)
-{
-	DIR *tasks = opendir("/proc/self/task");
-	unsigned n = 0;
-
-	assert_non_null(tasks);
-	for (struct dirent *task; (task = readdir(tasks));) {
-		char path[300], text[4096] = { 0 };
-
-		if (task->d_name[0] == '.') {
-			continue;
-		}
-		snprintf(path, sizeof(path), "/proc/self/task/%s/children", task->d_name);
-
-		_cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-		assert_true(fd >= 0);
-		assert_true(read(fd, text, sizeof(text) - 1) >= 0);
-		for (char *end, *p = text; n < max; p = end) {
-			long pid = strtol(p, &end, 10);
-
-			if (end == p) {
-				break;
-			}
-			pids[n++] = (int)pid;
-		}
-	}
-	closedir(tasks);
-	return n;
-}
-
 static int only_child(void)
 {
 	int pids[4];
 
-	assert_int_equal(children(pids, ARRAY_SIZE(pids)), 1);
+	assert_int_equal(fixture_vmms(pids, ARRAY_SIZE(pids)), 1);
 	return pids[0];
 }
 
@@ -288,7 +255,7 @@ static void a_killed_restoring_vmm_is_replaced(void **state)
 	fixture_template(fixture, "t", "slow_ms=200\n");
 	fixture_pool(fixture, 1, 1, 5000);
 	assert_int_equal(fixture_set(fixture, "t", 1, NULL, 0), POOL_OK);
-	fixture_until(fixture, children(pids, 4) == 1);
+	fixture_until(fixture, fixture_vmms(pids, 4) == 1);
 	assert_int_equal(fixture_info(fixture, "t").restoring, 1);
 	fixture_run_ms(fixture, 50);
 	assert_int_equal(kill(pids[0], SIGKILL), 0);
@@ -408,8 +375,8 @@ static void running_out_of_descriptors_is_survived(void **state)
 		fixture_until(fixture, fixture_count_entries(fixture->runtime_dir) == 0);
 		fixture_until(fixture, fixture_count_entries("/proc/self/fd") == lowest + 1);
 	}
-	/* It needs five, so there is no more than one step that got through by luck. */
-	assert_in_range(failed, 5, STEPS - 2);
+	/* It needs five, of which one may lie in a gap. */
+	assert_in_range(failed, 4, STEPS - 2);
 }
 
 static void stale_sockets_are_swept(void **state)
@@ -443,6 +410,7 @@ static void wrong_configurations_are_refused(void **state)
 		.store_path = fixture->store_path,
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = "/nonexistent/vmm",
+		.spawner_path = getenv("SPAWNER"),
 		.identity_timeout_ms = 1000,
 	};
 	struct base_error error = { 0 };
@@ -459,8 +427,12 @@ static void wrong_configurations_are_refused(void **state)
 	longest[199] = '\0';
 	config.runtime_dir = longest;
 	assert_int_equal(pool_new(&fixture->loop, &config, &pool, &error), -ENAMETOOLONG);
-	/* A pool that was never used can be freed as it is. */
 	config.runtime_dir = fixture->runtime_dir;
+	config.spawner_path = "/nonexistent/spawner";
+	assert_int_equal(pool_new(&fixture->loop, &config, &pool, &error), -ENOENT);
+	assert_non_null(strstr(error.text, "/nonexistent/spawner"));
+	config.spawner_path = getenv("SPAWNER");
+	/* A pool that was never used can be freed as it is. */
 	assert_int_equal(pool_new(&fixture->loop, &config, &pool, &error), 0);
 	pool_free(pool);
 }
@@ -474,6 +446,7 @@ static void a_vmm_that_ends_at_once(void **state)
 		.store_path = fixture->store_path,
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = "/bin/false",
+		.spawner_path = getenv("SPAWNER"),
 		.identity_timeout_ms = 1000,
 	};
 
@@ -495,6 +468,7 @@ static void a_vmm_that_is_no_program(void **state)
 		.store_path = fixture->store_path,
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = path,
+		.spawner_path = getenv("SPAWNER"),
 		.identity_timeout_ms = 1000,
 	};
 
