@@ -3,13 +3,14 @@
 /*
  * Builds a template.
  *
- *    check ─ boot ─ warm ─ resident ─ freeze ─ store
+ *    check ─ boot ─ warm ─ resident ─ freeze ─ record ─ store
  *
  * The guest boots in a VMM whose memory is a shared memfd, so that the frozen memory is simply
  * there to be read. The builder talks to the agent over a stream that it attaches to the guest's
  * vsock; the agent is known to be up when it answers a ping. Before the VM is paused the stream is
  * closed and the guest left alone until it uses no more processor time: whatever it would still
- * have to do would be done again in every sandbox.
+ * have to do would be done again in every sandbox. The frozen guest is then restored a few times,
+ * to see that it can be and which pages it needs first (build_record.c).
  *
  * Failures come back with a message that says which step and why, and with the guest's last output.
  * Everything made is held by cleanup attributes: the VMM is killed and reaped, the snapshot writer
@@ -21,11 +22,11 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "cli/build_guest.h"
 #include "cli/build_inputs.h"
 #include "cli/build_monitor.h"
-#include "cli/build_vm.h"
+#include "cli/build_record.h"
 #include "guest/agent.h"
-#include "rpc/warmbox.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -39,8 +40,6 @@
 #define PING_LAST_MS  16000
 /* The agent refuses connections until it listens; so long between tries. */
 #define ATTACH_RETRY_MS 200
-/* Steps of the VMM that need no guest. */
-#define VMM_CALL_MS 30000
 /* Idle: less than this share of a processor during a window; and how long to hope for it. */
 #define IDLE_WINDOW_MS	 200
 #define IDLE_PERCENT	 5
@@ -59,65 +58,31 @@ struct build {
 	struct cli_monitor *monitor;
 	struct cli_build_inputs inputs;
 	int memory_fd;
-	struct cli_vm vm;
-	struct warmbox_agent *agent;
+	struct cli_guest guest;
 	struct cli_build_result *result;
 	struct base_error *error;
 };
 
 static int check_interrupted(const struct build *build)
 {
-	return *build->interrupted ? base_error_set(build->error, -EINTR, "interrupted") : 0;
+	return cli_guest_interrupted(&build->guest, build->error);
 }
 
-/* Why talking to the agent failed: the VM's end says more than the broken stream it leaves. */
 static int agent_failed(struct build *build, int r, const struct warmbox_error *failure,
 			const char *doing)
 {
-	if (failure->code == WARMBOX_DISCONNECTED) {
-		struct pollfd last_words = { .fd = build->vm.control, .events = POLLIN };
-
-		poll(&last_words, 1, 500);
-		if (cli_vm_check(&build->vm, build->error) < 0) {
-			return base_error_prefix(build->error, -ECONNRESET, "%s", doing);
-		}
-	}
-	if (failure->code == WARMBOX_TIMEOUT) {
-		return base_error_set(build->error, -ETIMEDOUT, "%s: not done after %u s", doing,
-				      (unsigned)(build->params->timeout_ms / 1000));
-	}
-	return base_error_set(build->error, r, "%s: %s", doing, failure->text);
+	return cli_guest_failed(&build->guest, r, failure, doing, build->error);
 }
 
 static int create_vm(struct build *build)
 {
-	const struct cli_build_params *params = build->params;
-	const uint64_t create[BASE_MESSAGE_ARGS] = {
-		params->memory_bytes, params->n_vcpus, VMM_CREATE_SHARED, 1, 1, CLI_BUILD_GUEST_CID,
-	};
-	_cleanup_fd_ int no_listener = -1;
-	int r;
+	int r = base_fd_memfd("warmbox-template", build->params->memory_bytes, &build->memory_fd);
 
-	r = base_fd_memfd("warmbox-template", params->memory_bytes, &build->memory_fd);
 	if (r < 0) {
 		return base_error_set_errno(build->error, r, "cannot make the guest's memory");
 	}
-	no_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (no_listener < 0) {
-		return base_error_set_errno(build->error, -errno, "cannot make a socket");
-	}
-	r = cli_vm_start(&build->vm, params->vmm_path, cli_monitor_console_fd(build->monitor),
-			 build->error);
-	if (r < 0) {
-		return r;
-	}
-	cli_monitor_guard(build->monitor, build->vm.pidfd);
-
-	const int fds[] = { build->memory_fd, cli_monitor_console_fd(build->monitor), no_listener,
-			    build->inputs.root_fd };
-
-	return cli_vm_call(&build->vm, VMM_OP_CREATE, create, NULL, fds, ARRAY_SIZE(fds),
-			   VMM_CALL_MS, NULL, build->error);
+	return cli_guest_create(&build->guest, VMM_CREATE_SHARED, build->memory_fd,
+				build->inputs.root_fd, NULL, NULL, build->error);
 }
 
 static int boot_vm(struct build *build)
@@ -126,8 +91,8 @@ static int boot_vm(struct build *build)
 	struct base_message reply;
 	int r;
 
-	r = cli_vm_call(&build->vm, VMM_OP_BOOT, NULL, build->inputs.cmdline, fds, ARRAY_SIZE(fds),
-			VMM_CALL_MS, &reply, build->error);
+	r = cli_vm_call(&build->guest.vm, VMM_OP_BOOT, NULL, build->inputs.cmdline, fds,
+			ARRAY_SIZE(fds), CLI_GUEST_VMM_MS, &reply, build->error);
 	if (r < 0) {
 		return base_error_prefix(build->error, r, "kernel %s", build->params->kernel_path);
 	}
@@ -135,18 +100,17 @@ static int boot_vm(struct build *build)
 		return base_error_set(build->error, -EPROTO,
 				      "the VMM finds another kind of host than this program");
 	}
-	return cli_vm_call(&build->vm, VMM_OP_RESUME, NULL, NULL, NULL, 0, VMM_CALL_MS, NULL,
-			   build->error);
+	return cli_guest_tell(&build->guest, VMM_OP_RESUME, build->error);
 }
 
-/* One try. 0: build->agent answers. -EAGAIN: not yet. */
+/* One try. 0: build->guest.agent answers. -EAGAIN: not yet. */
 static int try_agent(struct build *build, int timeout_ms)
 {
 	_cleanup_agent_ struct warmbox_agent *agent = NULL;
 	struct warmbox_error failure;
 	int stream, r;
 
-	r = cli_vm_attach(&build->vm, GUEST_AGENT_PORT, &stream, build->error);
+	r = cli_vm_attach(&build->guest.vm, GUEST_AGENT_PORT, &stream, build->error);
 	if (r < 0) {
 		return r;
 	}
@@ -161,7 +125,7 @@ static int try_agent(struct build *build, int timeout_ms)
 	if (r < 0) {
 		return -EAGAIN;
 	}
-	build->agent = TAKE_PTR(agent);
+	build->guest.agent = TAKE_PTR(agent);
 	return 0;
 }
 
@@ -176,7 +140,7 @@ static int wait_for_agent(struct build *build)
 		int r;
 
 		r = check_interrupted(build);
-		r = r ?: cli_vm_check(&build->vm, build->error);
+		r = r ?: cli_vm_check(&build->guest.vm, build->error);
 		r = r ?: try_agent(build, ping_ms);
 		if (r != -EAGAIN) {
 			return r;
@@ -210,46 +174,14 @@ static int step_boot(struct build *build)
 	return r;
 }
 
-static int keep_output(void *userdata, const void *data, size_t size)
-{
-	cli_monitor_output(userdata, data, size);
-	return 0;
-}
-
 /* The first word is enough to know a command by. */
 static int run_warmup(struct build *build, char *const *argv)
 {
-	const struct warmbox_stdio stdio = {
-		.userdata = build->monitor,
-		.on_stdout = keep_output,
-		.on_stderr = keep_output,
-		.stdin_fd = -1,
-	};
-	struct warmbox_error failure;
-	struct warmbox_exit exit;
 	char doing[CLI_BUILD_LINE_MAX];
-	uint32_t id;
-	int r;
 
 	snprintf(doing, sizeof(doing), "warm-up command '%s'", argv[0]);
 	cli_monitor_step(build->monitor, CLI_BUILD_WARM, argv[0]);
-	r = warmbox_agent_exec(build->agent, &(struct warmbox_exec_params){ .argv = argv }, &id,
-			       &failure);
-	r = r
-		    ?: warmbox_agent_run(build->agent, id, (int)build->params->timeout_ms, &stdio,
-					 &exit, &failure);
-	if (r < 0) {
-		return agent_failed(build, r, &failure, doing);
-	}
-	if (exit.signaled) {
-		return base_error_set(build->error, -EIO, "%s was killed by signal %d", doing,
-				      exit.signal);
-	}
-	if (exit.code != 0) {
-		return base_error_set(build->error, -EIO, "%s ended with exit status %d", doing,
-				      exit.code);
-	}
-	return 0;
+	return cli_guest_exec(&build->guest, argv, doing, build->error);
 }
 
 static int step_warm(struct build *build)
@@ -281,7 +213,7 @@ static int wait_for_answer(struct build *build, uint32_t id, struct warmbox_erro
 			failure->code = WARMBOX_TIMEOUT;
 			return -ETIMEDOUT;
 		}
-		r = warmbox_agent_next(build->agent,
+		r = warmbox_agent_next(build->guest.agent,
 				       (int)((deadline_ns - now_ns) / NSEC_PER_MSEC) + 1, &event,
 				       failure);
 		if (r < 0 || *build->interrupted) {
@@ -311,7 +243,7 @@ static int step_resident(struct build *build)
 		return 0;
 	}
 	cli_monitor_step(build->monitor, CLI_BUILD_RESIDENT, exec.argv[0]);
-	r = warmbox_agent_exec(build->agent, &exec, &id, &failure);
+	r = warmbox_agent_exec(build->guest.agent, &exec, &id, &failure);
 	r = r ?: wait_for_answer(build, id, &failure);
 	return r < 0 ? agent_failed(build, r, &failure, "resident process") : 0;
 }
@@ -321,7 +253,7 @@ static int wait_for_idle(struct build *build)
 {
 	clockid_t clock;
 
-	if (clock_getcpuclockid(build->vm.pid, &clock) != 0) {
+	if (clock_getcpuclockid(build->guest.vm.pid, &clock) != 0) {
 		return base_error_set_errno(build->error, -ESRCH, "cannot watch the VMM");
 	}
 	for (int i = 0; i < IDLE_WINDOWS_MAX; i++) {
@@ -330,7 +262,7 @@ static int wait_for_idle(struct build *build)
 
 		poll(NULL, 0, IDLE_WINDOW_MS);
 		r = check_interrupted(build);
-		r = r ?: cli_vm_check(&build->vm, build->error);
+		r = r ?: cli_vm_check(&build->guest.vm, build->error);
 		if (r < 0) {
 			return r;
 		}
@@ -350,28 +282,55 @@ static int step_freeze(struct build *build, struct snapshot_writer *writer)
 
 	cli_monitor_step(build->monitor, CLI_BUILD_FREEZE, NULL);
 	cli_monitor_detail(build->monitor, "finishing what is under way");
-	r = warmbox_agent_call(build->agent, "quiesce", NULL, 0, (int)build->params->timeout_ms,
-			       NULL, &failure);
+	r = warmbox_agent_call(build->guest.agent, "quiesce", NULL, 0,
+			       (int)build->params->timeout_ms, NULL, &failure);
 	if (r < 0) {
 		return agent_failed(build, r, &failure, "quiescing the guest");
 	}
-	warmbox_agent_free(TAKE_PTR(build->agent));
+	warmbox_agent_free(TAKE_PTR(build->guest.agent));
 	r = wait_for_idle(build);
 	if (r < 0) {
 		return r;
 	}
 	cli_monitor_detail(build->monitor, "saving the state");
-	r = cli_vm_call(&build->vm, VMM_OP_PAUSE, NULL, NULL, NULL, 0, VMM_CALL_MS, NULL,
-			build->error);
+	r = cli_guest_tell(&build->guest, VMM_OP_PAUSE, build->error);
 	r = r
-		    ?: cli_vm_call(&build->vm, VMM_OP_SAVE, NULL, NULL, &state_fd, 1, VMM_CALL_MS,
-				   NULL, build->error);
+		    ?: cli_vm_call(&build->guest.vm, VMM_OP_SAVE, NULL, NULL, &state_fd, 1,
+				   CLI_GUEST_VMM_MS, NULL, build->error);
 	if (r < 0) {
 		return base_error_prefix(build->error, r, "freezing the guest");
 	}
-	cli_monitor_guard(build->monitor, -1);
-	cli_vm_stop(&build->vm);
+	cli_guest_stop(&build->guest);
 	return 0;
+}
+
+static int step_record(struct build *build, struct snapshot_writer *writer)
+{
+	_cleanup_(uffd_recorder_freep) struct uffd_recorder *recorder = NULL;
+	const struct cli_record_params params = {
+		.build = build->params,
+		.monitor = build->monitor,
+		.interrupted = build->interrupted,
+		.state_fd = snapshot_writer_state_fd(writer),
+		.memory_fd = build->memory_fd,
+		.root_fd = build->inputs.root_fd,
+	};
+	const uint32_t *pages;
+	size_t n;
+	int r;
+
+	if (build->params->n_records == 0) {
+		return 0;
+	}
+	cli_monitor_step(build->monitor, CLI_BUILD_RECORD, NULL);
+	r = uffd_recorder_new(build->memory_fd, build->params->memory_bytes, &recorder,
+			      build->error);
+	r = r ?: cli_record(&params, recorder, build->error);
+	if (r < 0) {
+		return r;
+	}
+	pages = uffd_recorder_pages(recorder, &n);
+	return snapshot_writer_working_set(writer, pages, n, build->error);
 }
 
 static void count_stored(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
@@ -438,6 +397,7 @@ static int run_steps(struct build *build)
 	r = r ?: step_warm(build);
 	r = r ?: step_resident(build);
 	r = r ?: step_freeze(build, writer);
+	r = r ?: step_record(build, writer);
 	r = r ?: step_store(build, writer);
 	return r;
 }
@@ -455,7 +415,7 @@ int cli_template_build(struct snapshot_store *store, const struct cli_build_para
 		.interrupted = interrupted,
 		.inputs = CLI_BUILD_INPUTS_NONE,
 		.memory_fd = -1,
-		.vm = CLI_VM_NONE,
+		.guest = { .interrupted = interrupted, .params = params, .vm = CLI_VM_NONE },
 		.result = ret_result,
 		.error = &reason,
 	};
@@ -466,11 +426,9 @@ int cli_template_build(struct snapshot_store *store, const struct cli_build_para
 	if (r < 0) {
 		return base_error_set_errno(error, r, "cannot watch the build");
 	}
-	build.monitor = monitor;
+	build.monitor = build.guest.monitor = monitor;
 	r = run_steps(&build);
-	cli_monitor_guard(monitor, -1);
-	warmbox_agent_free(build.agent);
-	cli_vm_stop(&build.vm);
+	cli_guest_stop(&build.guest);
 	cli_build_inputs_close(&build.inputs);
 	base_fd_close(build.memory_fd);
 	ret_result->total_ns = cli_monitor_elapsed_ns(monitor);

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Building a template: boot, warm up, freeze, publish. Synchronous; run by the command line, which
- * needs no daemon for it.
+ * Building a template: boot, warm up, freeze, record, publish. Synchronous; run by the command
+ * line, which needs no daemon for it.
  */
 
 #include "base/error.h"
@@ -12,6 +12,7 @@
 #include <signal.h>
 
 #define CLI_BUILD_WARMUPS_MAX	   32
+#define CLI_BUILD_RECORDS_MAX	   16
 #define CLI_BUILD_CONSOLE_MAX	   2048 /* bytes of guest output kept for a failure */
 #define CLI_BUILD_LINE_MAX	   160	/* bytes of the last line that a progress call gets */
 #define CLI_BUILD_GUEST_CID	   3
@@ -32,6 +33,10 @@ struct cli_build_params {
 	size_t n_warmups;	     /* at most CLI_BUILD_WARMUPS_MAX */
 	char *const *resident;	     /* NULL-terminated argv, or NULL */
 	uint64_t timeout_ms;	     /* for the boot, and for each command */
+	/* Restores from which the working set is recorded; at most CLI_BUILD_RECORDS_MAX, 0: the
+	 * template gets none. */
+	unsigned n_records;
+	char *const *record_exec; /* the first command there; NULL: /bin/true, if there is one */
 };
 
 enum cli_build_step {
@@ -40,6 +45,7 @@ enum cli_build_step {
 	CLI_BUILD_WARM,	    /* warm-up commands; skipped when there are none */
 	CLI_BUILD_RESIDENT, /* resident process started and waiting; skipped without one */
 	CLI_BUILD_FREEZE,   /* quiesce, pause, save */
+	CLI_BUILD_RECORD,   /* restore and watch; skipped with n_records 0 */
 	CLI_BUILD_STORE,    /* compress, write, sync, publish */
 	CLI_BUILD_DONE,
 };

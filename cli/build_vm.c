@@ -111,9 +111,9 @@ static int ended(const struct cli_vm *vm, struct base_error *error)
 							     : "its VMM died without a word");
 }
 
-int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSAGE_ARGS],
+static int call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSAGE_ARGS],
 		const char *text, const int *fds, size_t n_fds, int timeout_ms,
-		struct base_message *ret_reply, struct base_error *error)
+		struct base_message *ret_reply, int *ret_fd, struct base_error *error)
 {
 	struct base_message request = { .op = op, .sequence = ++vm->sequence };
 	struct base_error reason = {};
@@ -132,7 +132,7 @@ int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSA
 		}
 	}
 	r = base_message_call(vm->control, "VMM", &request, fds, n_fds, timeout_ms, take_event, vm,
-			      ret_reply, NULL, &reason);
+			      ret_reply, ret_fd, &reason);
 	if (r == -ECONNRESET || r == -EPIPE) {
 		return ended(vm, error);
 	}
@@ -140,6 +140,62 @@ int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSA
 		return reason.text[0] ? base_error_set(error, r, "%s", reason.text)
 				      : base_error_set_errno(error, r, "the VMM failed");
 	}
+	return 0;
+}
+
+int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSAGE_ARGS],
+		const char *text, const int *fds, size_t n_fds, int timeout_ms,
+		struct base_message *ret_reply, struct base_error *error)
+{
+	return call(vm, op, arg, text, fds, n_fds, timeout_ms, ret_reply, NULL, error);
+}
+
+/* What VMM_CREATE_LAZY wants along. Where there is no such device, any file says so. */
+static int open_userfault(struct base_error *error)
+{
+	int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0) {
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	}
+	return fd < 0 ? base_error_set_errno(error, -errno, "cannot open /dev/null") : fd;
+}
+
+int cli_vm_create(struct cli_vm *vm, const struct cli_vm_config *config, int timeout_ms,
+		  int *ret_userfault_fd, uint64_t *ret_address, struct base_error *error)
+{
+	const uint64_t create[BASE_MESSAGE_ARGS] = {
+		config->memory_bytes, config->n_vcpus, config->flags, 1, 1, config->cid,
+	};
+	bool lazy = config->flags & VMM_CREATE_LAZY;
+	_cleanup_fd_ int no_listener = -1, userfault = -1, theirs = -1;
+	struct base_message reply;
+	int r;
+
+	no_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (no_listener < 0) {
+		return base_error_set_errno(error, -errno, "cannot make a socket");
+	}
+	if (lazy) {
+		userfault = open_userfault(error);
+		if (userfault < 0) {
+			return userfault;
+		}
+	}
+
+	const int fds[] = { config->memory_fd, config->console_fd, no_listener, config->root_fd,
+			    userfault };
+
+	r = call(vm, VMM_OP_CREATE, create, NULL, fds, ARRAY_SIZE(fds) - !lazy, timeout_ms, &reply,
+		 &theirs, error);
+	if (r < 0 || !lazy) {
+		return r;
+	}
+	if (theirs < 0) {
+		return base_error_set(error, -EPROTO, "the VMM sent no userfaultfd");
+	}
+	*ret_userfault_fd = TAKE_FD(theirs);
+	*ret_address = reply.arg[5];
 	return 0;
 }
 

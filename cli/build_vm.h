@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * The one VMM of a build: its process and its control socket. Main thread only.
+ * A VMM of a build: its process and its control socket. Main thread only.
  */
 
 #include "base/error.h"
@@ -26,6 +26,20 @@ int cli_vm_start(struct cli_vm *vm, const char *vmm_path, int output_fd, struct 
 
 /* Kills and reaps. Takes CLI_VM_NONE. */
 void cli_vm_stop(struct cli_vm *vm);
+
+struct cli_vm_config {
+	uint64_t memory_bytes;
+	unsigned n_vcpus;
+	uint32_t cid;
+	uint64_t flags; /* enum vmm_create_flags */
+	int memory_fd, console_fd, root_fd;
+};
+
+/* Makes the VM, with one read-only disk and no listener. The descriptors are borrowed. With
+ * VMM_CREATE_LAZY *ret_userfault_fd (owned by the caller) and *ret_address say where its memory is
+ * registered; without, they may be NULL. */
+int cli_vm_create(struct cli_vm *vm, const struct cli_vm_config *config, int timeout_ms,
+		  int *ret_userfault_fd, uint64_t *ret_address, struct base_error *error);
 
 /* One request and its reply; ret_reply may be NULL. */
 int cli_vm_call(struct cli_vm *vm, enum vmm_op op, const uint64_t arg[BASE_MESSAGE_ARGS],

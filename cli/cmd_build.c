@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define DEFAULT_MEMORY_MIB 128
+#define DEFAULT_RECORDS	   3
 #define DEFAULT_TIMEOUT_MS 300000
 #define TIMEOUT_MAX_MS	   (24 * 3600 * UINT64_C(1000))
 
@@ -35,6 +36,9 @@ static const char help[] =
 	"  --warm COMMAND      run in the guest before it is frozen; may be given many times\n"
 	"  --resident COMMAND  start this and leave it waiting on its standard input; `eval`\n"
 	"                      talks to it\n"
+	"  --record N          restore it N times and record which pages it needs first (3);\n"
+	"                      0: a template without a working set\n"
+	"  --record-exec COMMAND  what it runs then (/bin/true, if there is one)\n"
 	"  --timeout TIME      for the boot and for each command (5m)\n"
 	"  --store DIR         where templates are kept (WARMBOX_STORE, or " CLI_STORE_DEFAULT ")\n"
 	"  --json              the result as JSON\n"
@@ -51,6 +55,8 @@ enum {
 	OPTION_CMDLINE,
 	OPTION_WARM,
 	OPTION_RESIDENT,
+	OPTION_RECORD,
+	OPTION_RECORD_EXEC,
 	OPTION_TIMEOUT,
 	OPTION_STORE
 };
@@ -64,6 +70,8 @@ static const struct option options[] = {
 	{ "cmdline", required_argument, NULL, OPTION_CMDLINE },
 	{ "warm", required_argument, NULL, OPTION_WARM },
 	{ "resident", required_argument, NULL, OPTION_RESIDENT },
+	{ "record", required_argument, NULL, OPTION_RECORD },
+	{ "record-exec", required_argument, NULL, OPTION_RECORD_EXEC },
 	{ "timeout", required_argument, NULL, OPTION_TIMEOUT },
 	{ "store", required_argument, NULL, OPTION_STORE },
 	CLI_COMMON_OPTIONS,
@@ -75,6 +83,7 @@ struct request {
 	const char *store_path;
 	char **warmups[CLI_BUILD_WARMUPS_MAX];
 	char **resident;
+	char **record_exec;
 };
 
 static void request_deinit(struct request *request)
@@ -83,6 +92,7 @@ static void request_deinit(struct request *request)
 		free(request->warmups[i]);
 	}
 	free(request->resident);
+	free(request->record_exec);
 }
 
 static int parse_command(const struct cli *cli, const char *option, char ***ret_words)
@@ -131,6 +141,15 @@ static int parse_resident(const struct cli *cli, struct request *request)
 	return parse_command(cli, "--resident", &request->resident);
 }
 
+static int parse_record_exec(const struct cli *cli, struct request *request)
+{
+	if (request->record_exec) {
+		cli_usage_error(cli, "--record-exec may be given once");
+		return -EINVAL;
+	}
+	return parse_command(cli, "--record-exec", &request->record_exec);
+}
+
 static int parse_option(const struct cli *cli, int option, struct request *request)
 {
 	struct cli_build_params *params = &request->params;
@@ -164,6 +183,13 @@ static int parse_option(const struct cli *cli, int option, struct request *reque
 		break;
 	case OPTION_RESIDENT:
 		r = parse_resident(cli, request);
+		break;
+	case OPTION_RECORD:
+		r = cli_parse_number(cli, "--record", optarg, 0, CLI_BUILD_RECORDS_MAX, &number);
+		params->n_records = (unsigned)number;
+		break;
+	case OPTION_RECORD_EXEC:
+		r = parse_record_exec(cli, request);
 		break;
 	case OPTION_TIMEOUT:
 		r = cli_parse_duration(cli, "--timeout", optarg, &params->timeout_ms);
@@ -201,6 +227,7 @@ static int parse(struct cli *cli, int argc, char **argv, struct request *request
 	}
 	request->params.name = argv[optind];
 	request->params.resident = request->resident;
+	request->params.record_exec = request->record_exec;
 	request->params.warmups = (char *const *const *)request->warmups;
 	if (!request->params.root_image_path) {
 		cli_usage_error(cli, "--root IMAGE is missing: the root file system of the guest");
@@ -259,7 +286,7 @@ static void succeeded(const struct cli *cli, const struct cli_build_result *resu
 {
 	const struct snapshot_manifest *manifest = &result->manifest;
 	char boot[CLI_FORMAT_MAX], total[CLI_FORMAT_MAX], memory[CLI_FORMAT_MAX],
-		stored[CLI_FORMAT_MAX];
+		stored[CLI_FORMAT_MAX], first[CLI_FORMAT_MAX];
 
 	if (cli->json) {
 		json_t *value = cli_template_json(manifest);
@@ -269,12 +296,17 @@ static void succeeded(const struct cli *cli, const struct cli_build_result *resu
 		cli_print_json(value);
 		return;
 	}
-	printf("Template %s is ready: snapshot %s, %s of memory stored as %s,\n"
-	       "booted in %s, built in %s.\n",
+	printf("Template %s is ready: snapshot %s, %s of memory stored as %s,\n",
 	       manifest->template_name, manifest->id,
 	       cli_format_bytes(memory, manifest->memory_bytes),
-	       cli_format_bytes(stored, manifest->memory_file_bytes),
-	       cli_format_duration(boot, result->boot_ns),
+	       cli_format_bytes(stored, manifest->memory_file_bytes));
+	if (manifest->ws_pages > 0) {
+		printf("a working set of %" PRIu64 " pages (%s),\n", manifest->ws_pages,
+		       cli_format_bytes(first, manifest->ws_pages * SNAPSHOT_PAGE_BYTES));
+	} else {
+		printf("no working set,\n");
+	}
+	printf("booted in %s, built in %s.\n", cli_format_duration(boot, result->boot_ns),
 	       cli_format_duration(total, result->total_ns));
 }
 
@@ -286,6 +318,7 @@ int cli_build_main(struct cli *cli, int argc, char **argv)
 			.initramfs_path = cli_initramfs_path(),
 			.memory_bytes = MIB(DEFAULT_MEMORY_MIB),
 			.n_vcpus = 1,
+			.n_records = DEFAULT_RECORDS,
 			.vmm_path = cli_vmm_path(),
 			.timeout_ms = DEFAULT_TIMEOUT_MS,
 		},

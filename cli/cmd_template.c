@@ -76,19 +76,21 @@ json_t *cli_template_json(const struct snapshot_manifest *manifest)
 						       "size_bytes", (json_int_t)disk->size_bytes,
 						       "read_only", disk->read_only));
 	}
-	return json_pack("{s:s,s:s,s:I,s:I,s:i,s:b,s:s,s:s,s:s,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I}",
-			 "name", manifest->template_name, "id", manifest->id, "created_ns",
-			 (json_int_t)manifest->created_realtime_ns, "memory_bytes",
-			 (json_int_t)manifest->memory_bytes, "vcpus", (int)manifest->n_vcpus,
-			 "resident", manifest->has_resident, "host_kind",
-			 vmm_host_kind_name((enum vmm_host_kind)manifest->host_kind),
-			 "host_fingerprint", fingerprint, "parent", manifest->parent,
-			 "kernel_digest", manifest->kernel_digest, "cmdline", manifest->cmdline,
-			 "disks", disks, "state_bytes", (json_int_t)manifest->state_bytes,
-			 "memory_file_bytes", (json_int_t)manifest->memory_file_bytes,
-			 "stored_chunks", (json_int_t)manifest->stored_chunks, "zero_chunks",
-			 (json_int_t)manifest->zero_chunks, "working_set_pages",
-			 (json_int_t)manifest->ws_pages);
+	return json_pack(
+		"{s:s,s:s,s:I,s:I,s:i,s:b,s:s,s:s,s:s,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I,s:I}", "name",
+		manifest->template_name, "id", manifest->id, "created_ns",
+		(json_int_t)manifest->created_realtime_ns, "memory_bytes",
+		(json_int_t)manifest->memory_bytes, "vcpus", (int)manifest->n_vcpus, "resident",
+		manifest->has_resident, "host_kind",
+		vmm_host_kind_name((enum vmm_host_kind)manifest->host_kind), "host_fingerprint",
+		fingerprint, "parent", manifest->parent, "kernel_digest", manifest->kernel_digest,
+		"cmdline", manifest->cmdline, "disks", disks, "state_bytes",
+		(json_int_t)manifest->state_bytes, "memory_file_bytes",
+		(json_int_t)manifest->memory_file_bytes, "stored_chunks",
+		(json_int_t)manifest->stored_chunks, "zero_chunks",
+		(json_int_t)manifest->zero_chunks, "working_set_pages",
+		(json_int_t)manifest->ws_pages, "working_set_bytes",
+		(json_int_t)(manifest->ws_pages * SNAPSHOT_PAGE_BYTES));
 }
 
 /* One template as a row of the table, or as an element of the JSON array. */

@@ -21,8 +21,8 @@
 static const char *const step_names[] = {
 	[CLI_BUILD_CHECK] = "check inputs", [CLI_BUILD_BOOT] = "boot the guest",
 	[CLI_BUILD_WARM] = "warm up",	    [CLI_BUILD_RESIDENT] = "start the resident",
-	[CLI_BUILD_FREEZE] = "freeze",	    [CLI_BUILD_STORE] = "store",
-	[CLI_BUILD_DONE] = "done",
+	[CLI_BUILD_FREEZE] = "freeze",	    [CLI_BUILD_RECORD] = "record",
+	[CLI_BUILD_STORE] = "store",	    [CLI_BUILD_DONE] = "done",
 };
 
 void cli_progress_init(struct cli_progress *progress)

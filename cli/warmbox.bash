@@ -32,7 +32,7 @@ _warmbox() {
 	case $command:$verb in
 	:) words="$commands --json --socket --version --help" ;;
 	template:) words="build list inspect verify remove" ;;
-	template:build) words="--root --kernel --initramfs --memory --vcpus --cmdline --warm --resident --timeout --store --json" ;;
+	template:build) words="--root --kernel --initramfs --memory --vcpus --cmdline --warm --resident --record --record-exec --timeout --store --json" ;;
 	template:inspect | template:verify | template:remove | run: | eval: | acquire: | pool:)
 		_warmbox_filter='.templates[].name'
 		words=$(_warmbox_names template list)

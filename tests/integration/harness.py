@@ -65,8 +65,8 @@ TEMPLATES = {
         "memory": "128",
         "resident": "/usr/bin/python3 /usr/lib/warmbox/resident.py",
     },
-    # Never acknowledges its identity.
-    "never-reseeds": {"image": "tiny", "memory": "64", "cmdline": "warmbox.fault=reseed"},
+    # Never acknowledges its identity, so no build that restores it would publish it.
+    "never-reseeds": {"image": "tiny", "memory": "64", "cmdline": "warmbox.fault=reseed", "record": "0"},
     # Frozen by a guest that believes it is an hour earlier.
     "hour-old": {
         "image": "python",
@@ -92,6 +92,10 @@ def build_command(store, name, **override):
         command += ["--warm", warm]
     if "resident" in spec:
         command += ["--resident", spec["resident"]]
+    if "record" in spec:
+        command += ["--record", spec["record"]]
+    if "record-exec" in spec:
+        command += ["--record-exec", spec["record-exec"]]
     return command
 
 

@@ -37,12 +37,23 @@ class Build(unittest.TestCase):
         manifest = json.loads(warmbox("--json", "template", "inspect", "python").stdout)
         self.assertEqual(manifest["memory_bytes"], 128 << 20)
         self.assertTrue(manifest["resident"])
+        # A working set, well under the half of the memory that it may have.
+        pages = manifest["working_set_pages"]
+        print(f"# its working set has {pages} pages")
+        self.assertGreater(pages, 200)
+        self.assertLess(pages, (128 << 20) // 4096 // 2)
+        self.assertEqual(manifest["working_set_bytes"], pages * 4096)
+        self.assertRegex(warmbox("template", "inspect", "python").stdout, rf"(?m)^working_set_pages +{pages}$")
         warmbox("template", "verify", "python")
 
         # A second build of the name replaces it; nothing of the first is left.
-        subprocess.run(build_command(store, "tiny"), check=True, env=environment(), stdout=sys.stderr)
+        built = subprocess.run(build_command(store, "tiny", record="0"), check=True, env=environment(), capture_output=True, text=True)
+        self.assertIn("no working set", built.stdout)
+        self.assertNotIn("record", built.stderr)
+        unrecorded = json.loads(warmbox("--json", "template", "inspect", "tiny").stdout)
+        self.assertEqual(unrecorded["working_set_pages"], 0)
         # A daemon that runs follows: leases keep what they have, new ones get the new snapshot.
-        renamed = [c if c != "tiny" else "python" for c in build_command(store, "tiny")]
+        renamed = [c if c != "tiny" else "python" for c in build_command(store, "tiny", record="1")]
         with Daemon(store) as daemon:
             old = daemon.call("acquire", template="python", timeout_ms=60000)
             self.assertEqual(old["snapshot"], manifest["id"])
@@ -51,6 +62,8 @@ class Build(unittest.TestCase):
             new = daemon.call("acquire", template="python", timeout_ms=60000)
             self.assertEqual(new["snapshot"], daemon.pool("python")["snapshot"])
             self.assertEqual(daemon.call("get", lease=old["lease"])["snapshot"], manifest["id"])
+            recorded = daemon.call("template.inspect", name="python")["working_set_pages"]
+            self.assertGreater(recorded, 200)
             with connect_agent(old["socket"]) as agent:
                 self.assertEqual(agent.resident("print(2 + 3)")[:2], ({"code": 0}, b"5\n"))
         self.assertNotEqual(json.loads(warmbox("--json", "template", "inspect", "python").stdout)["id"], manifest["id"])
@@ -60,6 +73,17 @@ class Build(unittest.TestCase):
         warmbox("template", "remove", "python")
         self.assertEqual([p for p in store.rglob("*") if p.is_file()], [])
         self.assertNotEqual(warmbox("template", "remove", "python", check=False).returncode, 0)
+
+    def test_what_cannot_be_recorded_is_not_published(self):
+        directory = tempfile.mkdtemp(prefix="wb-build-")
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        store = pathlib.Path(directory) / "store"
+        command = build_command(store, "tiny", **{"record": "1", "record-exec": "/bin/sh -c 'echo was here; exit 7'"})
+        built = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        self.assertEqual(built.returncode, 1)
+        self.assertIn("the frozen guest, restored: command '/bin/sh' ended with exit status 7", built.stderr)
+        self.assertIn("was here", built.stderr)
+        self.assertEqual([p for p in store.rglob("*") if p.is_file()], [])
 
 
 if __name__ == "__main__":

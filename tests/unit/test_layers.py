@@ -17,7 +17,7 @@ MAY_INCLUDE = {
     "pool": {"base", "vmm", "snapshot", "uffd", "guest"},
     "rpc": {"base", "pool", "snapshot", "guest"},
     "daemon": {"base", "vmm", "snapshot", "uffd", "pool", "rpc"},
-    "cli": {"base", "vmm", "snapshot", "rpc", "guest"},
+    "cli": {"base", "vmm", "snapshot", "uffd", "rpc", "guest"},
     "guest": {"base"},
     "bench": {"base", "vmm", "snapshot", "uffd", "pool", "rpc", "guest", "tests"},
 }
