@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "bench/arrivals.h"
 #include "bench/daemon.h"
 #include "bench/proc.h"
 #include "bench/report.h"
@@ -26,7 +27,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <math.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
@@ -322,24 +322,6 @@ static int run_closed(struct bench *bench, const char *place, bool stream, uint6
 
 /* --- open loop --- */
 
-struct arrivals {
-	uint64_t seed;
-	double mean_ns;
-	double due_ns; /* since the start */
-};
-
-/* Exponential gaps from a fixed seed: every run has the same arrivals. */
-static uint64_t next_arrival(struct arrivals *arrivals)
-{
-	uint64_t x = arrivals->seed += UINT64_C(0x9e3779b97f4a7c15);
-
-	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-	x ^= x >> 31;
-	arrivals->due_ns -= log(1.0 - (double)(x >> 11) / 0x1p53) * arrivals->mean_ns;
-	return (uint64_t)arrivals->due_ns;
-}
-
 struct pending {
 	char ids[PENDING_MAX][WARMBOX_ID_LENGTH + 1];
 	size_t n;
@@ -384,13 +366,13 @@ struct open_figures {
 
 static int open_loop(struct bench *bench, struct open_figures *figures, double rate, uint64_t count)
 {
-	struct arrivals arrivals = { .seed = 1, .mean_ns = 1e9 / rate };
+	struct bench_arrivals arrivals = bench_arrivals(rate);
 	struct pending pending = { 0 };
 	uint64_t start = base_clock_monotonic_ns() + 10 * NSEC_PER_MSEC;
 	int r = 0;
 
 	for (uint64_t i = 0; r >= 0 && i < count; i++) {
-		uint64_t due = start + next_arrival(&arrivals), called, end;
+		uint64_t due = start + bench_arrivals_next(&arrivals), called, end;
 		struct warmbox_lease lease;
 
 		r = release_pending(bench, &pending, due);

@@ -14,7 +14,17 @@
 #define COUNT_MAX   UINT64_C(10000000)
 #define SECONDS_MAX UINT64_C(1000000)
 
-enum id { ID_QUICK = 256, ID_SOCKET, ID_TEMPLATE, ID_COUNT, ID_SECONDS, ID_PIN, ID_LOAD, ID_EVAL };
+enum id {
+	ID_QUICK = 256,
+	ID_SOCKET,
+	ID_TEMPLATE,
+	ID_COUNT,
+	ID_SECONDS,
+	ID_PIN,
+	ID_LOAD,
+	ID_EVAL,
+	ID_ECHO,
+};
 
 static const struct {
 	unsigned group;
@@ -35,6 +45,7 @@ static const struct {
 	{ BENCH_OPTION_PIN, { "pin", no_argument, NULL, ID_PIN }, "[--pin]" },
 	{ BENCH_OPTION_LOAD, { "load", required_argument, NULL, ID_LOAD }, "[--load PERCENT]" },
 	{ BENCH_OPTION_EVAL, { "eval", required_argument, NULL, ID_EVAL }, "[--eval CODE]" },
+	{ BENCH_OPTION_ECHO, { "echo", no_argument, NULL, ID_ECHO }, "[--echo]" },
 };
 
 static bool is_accepted(size_t i, unsigned accepted)
@@ -91,6 +102,9 @@ static int take(int id, struct bench_options *options)
 		return parse_number(optarg, SECONDS_MAX, &options->seconds);
 	case ID_PIN:
 		options->pin = true;
+		return 0;
+	case ID_ECHO:
+		options->echo = true;
 		return 0;
 	case ID_LOAD:
 		r = parse_number(optarg, 1000, &percent);

@@ -13,6 +13,7 @@ enum bench_option {
 	BENCH_OPTION_PIN = 1 << 3,     /* --pin: the daemon may be bound to cores */
 	BENCH_OPTION_LOAD = 1 << 4,    /* --load PERCENT */
 	BENCH_OPTION_EVAL = 1 << 5,    /* --eval CODE */
+	BENCH_OPTION_ECHO = 1 << 6,    /* --echo: the guest is make-tiny's, and echoes */
 };
 
 struct bench_options {
@@ -23,6 +24,7 @@ struct bench_options {
 	uint64_t seconds; /* 0: the program's own default */
 	unsigned load;	  /* percent */
 	bool pin;
+	bool echo;
 	bool quick;
 };
 

@@ -213,6 +213,28 @@ void bench_proc_usage(pid_t pid, int memory, struct bench_usage ret_usage[BENCH_
 	bench_proc_each(pid, add_process, &usage);
 }
 
+uint64_t bench_proc_guest_private(pid_t pid)
+{
+	_cleanup_free_ char *smaps = read_proc("smaps", pid);
+	uint64_t bytes = 0;
+	bool image = false;
+
+	for (const char *line = smaps; line && *line;) {
+		const char *end = strchrnul(line, '\n');
+		const char *colon = memchr(line, ':', (size_t)(end - line));
+		const char *space = memchr(line, ' ', (size_t)(end - line));
+
+		if (colon && space && space < colon) {
+			/* The head of a mapping: its first word is an address range. */
+			image = memmem(line, (size_t)(end - line), " /memfd:", 8) != NULL;
+		} else if (image && strncmp(line, "Private_Dirty:", 14) == 0) {
+			bytes += strtoull(line + 14, NULL, 10) * 1024;
+		}
+		line = *end ? end + 1 : end;
+	}
+	return bytes;
+}
+
 /* --- where threads may run --- */
 
 size_t bench_cores(int *ret_cores, size_t n)

@@ -34,6 +34,9 @@ struct bench_usage {
  * each process. Processes that end meanwhile are left out. */
 void bench_proc_usage(pid_t pid, int memory, struct bench_usage ret_usage[BENCH_ROLES]);
 
+/* Bytes of guest memory that only this VMM has: its dirty private pages of memfds. */
+uint64_t bench_proc_guest_private(pid_t pid);
+
 /* Calls fn for pid and each of its descendants. */
 void bench_proc_each(pid_t pid, void (*fn)(void *userdata, pid_t pid), void *userdata);
 
