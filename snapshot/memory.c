@@ -27,6 +27,29 @@ struct snapshot_memory {
 	struct snapshot_table table;
 };
 
+/* Here, so that whoever opens memory files needs nothing of a store. */
+int snapshot_store_read_start(const char *file, int fd, size_t size, uint8_t **ret_data,
+			      struct base_error *error)
+{
+	_cleanup_free_ uint8_t *data = malloc(size);
+
+	if (!data) {
+		return base_error_set_errno(error, -ENOMEM, "%s", file);
+	}
+
+	int r = base_fd_pread_full(fd, data, size, 0);
+
+	if (r == -ENODATA) {
+		return base_error_set(error, -EBADMSG, "%s: size: the file was cut while open",
+				      file);
+	}
+	if (r < 0) {
+		return base_error_set_errno(error, r, "%s: cannot read it", file);
+	}
+	*ret_data = TAKE_PTR(data);
+	return 0;
+}
+
 /* How much stands in front of the data; all of it is in the file. */
 static int read_header(const struct snapshot_memory *memory, uint64_t file_bytes,
 		       uint64_t *ret_data_offset, struct base_error *error)

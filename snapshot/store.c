@@ -369,28 +369,6 @@ int snapshot_store_open_file(int dir_fd, const char *name, int *ret_fd, uint64_t
 	return 0;
 }
 
-int snapshot_store_read_start(const char *file, int fd, size_t size, uint8_t **ret_data,
-			      struct base_error *error)
-{
-	_cleanup_free_ uint8_t *data = malloc(size);
-
-	if (!data) {
-		return base_error_set_errno(error, -ENOMEM, "%s", file);
-	}
-
-	int r = base_fd_pread_full(fd, data, size, 0);
-
-	if (r == -ENODATA) {
-		return base_error_set(error, -EBADMSG, "%s: size: the file was cut while open",
-				      file);
-	}
-	if (r < 0) {
-		return base_error_set_errno(error, r, "%s: cannot read it", file);
-	}
-	*ret_data = TAKE_PTR(data);
-	return 0;
-}
-
 int snapshot_store_read_manifest(int dir_fd, struct snapshot_manifest *ret_manifest,
 				 struct base_error *error)
 {

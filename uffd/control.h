@@ -28,6 +28,10 @@
 
 #define PAGER_CONTROL_FD 3
 
+/* At once. One more is refused with -EMFILE. */
+#define PAGER_IMAGES_MAX 256
+#define PAGER_VMS_MAX	 16384 /* of images that are not complete; each holds a descriptor */
+
 enum pager_op {
 	/*
 	 * Takes an image to fill. arg0 its id, chosen by the manager and never used again; arg1
@@ -35,7 +39,14 @@ enum pager_op {
 	 * 0: none. Text: the chunk table's digest as in the manifest. fds: the image (a writable
 	 * memfd of exactly arg1 bytes, sealed against a change of size), the snapshot's memory file
 	 * (read-only). The reply comes when the chunk table has been read and checked; filling
-	 * begins by itself. 0, -EBADMSG (the file is damaged), -ENOMEM, …
+	 * begins by itself. VM may be sent before that.
+	 *
+	 * A memfd that is sealed against writing was completed by an earlier pager, since nobody
+	 * else can seal it: the file is not looked at, and COMPLETE follows the reply.
+	 *
+	 * 0, -EBADMSG (the file is damaged), -EINVAL (sizes or seals are not as above), -EEXIST,
+	 * -EMFILE, -ENOMEM, -ECANCELED (IMAGE_GONE came first). On failure the id is unknown, and
+	 * VMs that were taken for it are forgotten.
 	 */
 	PAGER_OP_IMAGE = 1,
 
@@ -44,7 +55,8 @@ enum pager_op {
 	 * used again), arg2 address of its guest memory in its process. fds: its userfaultfd, on
 	 * which all of that memory is registered for missing pages. Faults that wait already are
 	 * answered. Reply: 0 (arg0 = 1: the image is complete, so the registration was dropped at
-	 * once), -ENOENT: no such image.
+	 * once, and the VM is not known), -ENOENT: no such image, -EEXIST, -EINVAL: the address or
+	 * the descriptor cannot be what it should be, -EMFILE, -ENOMEM.
 	 */
 	PAGER_OP_VM = 2,
 
@@ -77,7 +89,8 @@ enum pager_op {
 	 */
 	PAGER_EVENT_FAILED = 0x102,
 
-	/* Event: the working set is in memory. arg0 image id, arg1 ns since IMAGE, arg2 bytes. */
+	/* Event: the working set is in memory. arg0 image id, arg1 ns since IMAGE, arg2 bytes. None
+	 * for a template that has no working set. */
 	PAGER_EVENT_PREFETCHED = 0x103,
 };
 

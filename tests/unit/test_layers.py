@@ -24,7 +24,7 @@ MAY_INCLUDE = {
 FACADES = {
     "vmm": {"vmm/vmm.h", "vmm/control.h"},
     "snapshot": {"snapshot/snapshot.h"},
-    "uffd": {"uffd/uffd.h"},
+    "uffd": {"uffd/uffd.h", "uffd/control.h", "uffd/client.h"},
     "pool": {"pool/pool.h", "pool/account.h"},
     "rpc": {"rpc/rpc.h", "rpc/warmbox.h"},
     "guest": {"guest/agent.h"},
