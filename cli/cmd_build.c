@@ -249,6 +249,9 @@ static const char *hint_for(int r, const struct request *request)
 		return request->params.kernel_path && request->params.initramfs_path
 			       ? "See --kernel, --initramfs and --root."
 			       : NULL;
+	case -ENOTSUP:
+		return "warmbox doctor says what to do; or build without a working set: --record "
+		       "0.";
 	case -ETIMEDOUT:
 		return "A slow host may need more time: --timeout TIME.";
 	default:

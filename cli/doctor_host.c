@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "cli/cli.h"
+#include "uffd/uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -101,6 +102,20 @@ static void check_userfaultfd(cli_finding_fn report, void *userdata)
 	}
 }
 
+static void check_memfd(cli_finding_fn report, void *userdata)
+{
+	struct base_error error = {};
+	int r = uffd_host_check(&error);
+
+	cli_doctor_report(report, userdata, "memfd", r < 0 ? CLI_VERDICT_FAIL : CLI_VERDICT_OK,
+			  r == -ENOTSUP
+				  ? "Turn them off: echo never > "
+				    "/sys/kernel/mm/transparent_hugepage/shmem_enabled, and the "
+				    "same for each size below hugepages-*/shmem_enabled."
+				  : NULL,
+			  "%s", r < 0 ? error.text : "memory images can be filled page by page");
+}
+
 static void check_cgroup(cli_finding_fn report, void *userdata)
 {
 	struct statfs fs;
@@ -126,6 +141,7 @@ void cli_doctor_check_kernel(cli_finding_fn report, void *userdata)
 	check_version(report, userdata);
 	check_uring(report, userdata);
 	check_userfaultfd(report, userdata);
+	check_memfd(report, userdata);
 	check_cgroup(report, userdata);
 }
 

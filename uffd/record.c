@@ -59,9 +59,13 @@ struct uffd_recorder {
 int uffd_recorder_new(int memory_fd, uint64_t memory_bytes, struct uffd_recorder **ret_recorder,
 		      struct base_error *error)
 {
-	_cleanup_(uffd_recorder_freep) struct uffd_recorder *recorder =
-		calloc(1, sizeof(*recorder));
+	_cleanup_(uffd_recorder_freep) struct uffd_recorder *recorder = NULL;
+	int r = uffd_host_check(error);
 
+	if (r < 0) {
+		return r;
+	}
+	recorder = calloc(1, sizeof(*recorder));
 	if (!recorder) {
 		return base_error_set_errno(error, -ENOMEM, "recorder");
 	}
@@ -185,31 +189,6 @@ static void *record(void *userdata)
 
 /* --- the caller --- */
 
-/*
- * With huge pages, writing one page of a memfd shows its neighbours too, as zeros. A host that is
- * set up so cannot fill an image page by page.
- */
-static int check_page_size(int image_fd, uint64_t n_pages, struct base_error *error)
-{
-	off_t size = (off_t)(n_pages * SNAPSHOT_PAGE_BYTES);
-	int r = base_fd_pwrite_full(image_fd, "", 1, 0);
-	off_t hole = lseek(image_fd, 0, SEEK_HOLE);
-
-	if (r == 0 &&
-	    fallocate(image_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size) < 0) {
-		r = -errno;
-	}
-	if (r < 0) {
-		return base_error_set_errno(error, r, "cannot make an image");
-	}
-	if (hole != SNAPSHOT_PAGE_BYTES) {
-		return base_error_set(error, -ENOTSUP,
-				      "memfds have huge pages on this host; write never to "
-				      "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
-	}
-	return 0;
-}
-
 int uffd_recorder_image(struct uffd_recorder *recorder, int *ret_fd, struct base_error *error)
 {
 	_cleanup_fd_ int fd = -1;
@@ -217,10 +196,6 @@ int uffd_recorder_image(struct uffd_recorder *recorder, int *ret_fd, struct base
 
 	if (r < 0) {
 		return base_error_set_errno(error, r, "cannot make an image");
-	}
-	r = check_page_size(fd, recorder->n_pages, error);
-	if (r < 0) {
-		return r;
 	}
 	r = base_fd_reopen_readonly(fd, ret_fd);
 	if (r < 0) {

@@ -23,6 +23,10 @@ struct uffd_load_stats {
 int uffd_image_load(const struct snapshot *snapshot, unsigned n_threads, int *ret_fd,
 		    struct uffd_load_stats *ret_stats, struct base_error *error);
 
+/* 0 when an image can be filled page by page on this host. -ENOTSUP: writing a page of a memfd
+ * shows its neighbours as well, as zeros, which no reader may see. */
+int uffd_host_check(struct base_error *error);
+
 /* --- recording a working set --- */
 
 /*
@@ -32,15 +36,15 @@ int uffd_image_load(const struct snapshot *snapshot, unsigned n_threads, int *re
  */
 struct uffd_recorder;
 
-/* memory_fd (borrowed) holds the saved memory and does not change any more. */
+/* memory_fd (borrowed) holds the saved memory and does not change any more. -ENOTSUP as
+ * uffd_host_check(). */
 int uffd_recorder_new(int memory_fd, uint64_t memory_bytes, struct uffd_recorder **ret_recorder,
 		      struct base_error *error);
 /* Stops too. */
 void uffd_recorder_free(struct uffd_recorder *recorder);
 BASE_DEFINE_CLEANUP(struct uffd_recorder *, uffd_recorder_free)
 
-/* An empty image for the next run, read-only, owned by the caller. -ENOTSUP: memfds have huge pages
- * on this host. */
+/* An empty image for the next run, read-only, owned by the caller. */
 int uffd_recorder_image(struct uffd_recorder *recorder, int *ret_fd, struct base_error *error);
 
 /*
