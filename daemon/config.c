@@ -41,9 +41,12 @@ static const struct key keys[] = {
 	{ "daemon", "store", KIND_PATH, FIELD(store), 0 },
 	{ "daemon", "vmm", KIND_PATH, FIELD(vmm), 0 },
 	{ "daemon", "spawner", KIND_PATH, FIELD(spawner), 0 },
-	{ "pool", "default_shells", KIND_UNSIGNED, FIELD(default_shells), POOL_SHELLS_MAX },
+	{ "pool", "default_shells", KIND_UNSIGNED, FIELD(keep.shells), POOL_SHELLS_MAX },
 	{ "pool", "restore_nice", KIND_UNSIGNED, FIELD(restore_nice), DAEMON_NICE_MAX },
-	{ "pool", "default_target", KIND_UNSIGNED, FIELD(default_target), POOL_TARGET_MAX },
+	{ "pool", "default_target", KIND_UNSIGNED, FIELD(keep.target), POOL_TARGET_MAX },
+	{ "pool", "default_min", KIND_UNSIGNED, FIELD(keep.min), POOL_TARGET_MAX },
+	{ "pool", "default_max", KIND_UNSIGNED, FIELD(keep.max), POOL_TARGET_MAX },
+	{ "pool", "memory_floor_percent", KIND_UNSIGNED, FIELD(memory_floor_percent), 100 },
 	{ "pool", "restore_concurrency", KIND_UNSIGNED, FIELD(restore_concurrency),
 	  DAEMON_CONCURRENCY_MAX },
 	{ "pool", "identity_timeout_ms", KIND_U64, FIELD(identity_timeout_ms),
@@ -125,6 +128,22 @@ static const char *set_value(struct daemon_config *config, const struct key *key
 
 /* --- templates --- */
 
+#define KEEP_UNSAID                                                        \
+	{                                                                  \
+		DAEMON_UNSAID, DAEMON_UNSAID, DAEMON_UNSAID, DAEMON_UNSAID \
+	}
+
+static const struct {
+	const char *name;
+	size_t offset; /* in struct daemon_keep */
+	uint64_t max;
+} template_keys[] = {
+	{ "target", offsetof(struct daemon_keep, target), POOL_TARGET_MAX },
+	{ "min", offsetof(struct daemon_keep, min), POOL_TARGET_MAX },
+	{ "max", offsetof(struct daemon_keep, max), POOL_TARGET_MAX },
+	{ "shells", offsetof(struct daemon_keep, shells), POOL_SHELLS_MAX },
+};
+
 static struct daemon_template *find_template(struct daemon_config *config, const char *name)
 {
 	for (size_t i = 0; i < config->n_templates; i++) {
@@ -155,7 +174,7 @@ static const char *add_template(struct daemon_config *config, const char *name,
 		return "out of memory";
 	}
 	config->templates = templates;
-	templates[config->n_templates] = (struct daemon_template){ .name = strdup(name) };
+	templates[config->n_templates] = (struct daemon_template){ strdup(name), KEEP_UNSAID };
 	if (!templates[config->n_templates].name) {
 		return "out of memory";
 	}
@@ -168,28 +187,59 @@ static int handle_template(struct parse *parse, const char *name, const char *ke
 {
 	struct daemon_template *template;
 	const char *wrong = add_template(parse->config, name, &template);
-	unsigned *field;
-	bool *has, is_target = strcmp(key, "target") == 0;
-	uint64_t number;
+	unsigned *field = NULL;
+	uint64_t number, max = 0;
 
 	if (wrong) {
 		return fail(parse, name, wrong);
 	}
-	if (!is_target && strcmp(key, "shells") != 0) {
+	for (size_t i = 0; i < ARRAY_SIZE(template_keys); i++) {
+		if (strcmp(key, template_keys[i].name) == 0) {
+			field = (unsigned *)(void *)((char *)&template->keep +
+						     template_keys[i].offset);
+			max = template_keys[i].max;
+		}
+	}
+	if (!field) {
 		return fail(parse, key, "no such key in a section of a template");
 	}
-	field = is_target ? &template->target : &template->shells;
-	has = is_target ? &template->has_target : &template->has_shells;
-	if (*has) {
+	if (*field != DAEMON_UNSAID) {
 		return fail(parse, key, "given twice");
 	}
-	wrong = parse_number(value, is_target ? POOL_TARGET_MAX : POOL_SHELLS_MAX, &number);
+	wrong = parse_number(value, max, &number);
 	if (wrong) {
 		return fail(parse, key, wrong);
 	}
 	*field = (unsigned)number;
-	*has = true;
 	return 1;
+}
+
+/* What single lines cannot tell: that they contradict each other. */
+static int check_keep(struct parse *parse, const struct daemon_keep *keep, const char *section)
+{
+	const char *wrong = NULL;
+
+	if (keep->target != DAEMON_UNSAID &&
+	    (keep->min != DAEMON_UNSAID || keep->max != DAEMON_UNSAID)) {
+		wrong = "a target is both minimum and maximum: give either it or them";
+	} else if (keep->min != DAEMON_UNSAID && keep->max != DAEMON_UNSAID &&
+		   keep->min > keep->max) {
+		wrong = "the minimum is more than the maximum";
+	}
+	return wrong ? base_error_set(parse->error, -EINVAL, "%s: [%s%s]: %s", parse->path,
+				      section ? TEMPLATE_PREFIX : "", section ?: "pool", wrong)
+		     : 0;
+}
+
+static int check_all(struct parse *parse)
+{
+	const struct daemon_config *config = parse->config;
+	int r = check_keep(parse, &config->keep, NULL);
+
+	for (size_t i = 0; r == 0 && i < config->n_templates; i++) {
+		r = check_keep(parse, &config->templates[i].keep, config->templates[i].name);
+	}
+	return r;
 }
 
 /* --- reading --- */
@@ -295,7 +345,7 @@ int daemon_config_load(struct daemon_config *config, const char *path, struct ba
 		parse.result = base_error_set(error, -EIO, "%s: cannot be read", path);
 	}
 	fclose(parse.file);
-	return parse.result;
+	return parse.result < 0 ? parse.result : check_all(&parse);
 }
 
 /* --- the rest --- */
@@ -303,8 +353,8 @@ int daemon_config_load(struct daemon_config *config, const char *path, struct ba
 void daemon_config_init(struct daemon_config *config)
 {
 	*config = (struct daemon_config){
-		.default_target = DAEMON_DEFAULT_TARGET,
-		.default_shells = DAEMON_DEFAULT_SHELLS,
+		.keep = KEEP_UNSAID,
+		.memory_floor_percent = DAEMON_MEMORY_FLOOR,
 		.restore_nice = DAEMON_RESTORE_NICE,
 		.identity_timeout_ms = DAEMON_IDENTITY_TIMEOUT_MS,
 		.acquire_timeout_ms = DAEMON_ACQUIRE_TIMEOUT_MS,
@@ -338,17 +388,34 @@ int daemon_config_override(char **field, const char *value)
 	return 0;
 }
 
+/* What is said stays; a default gives way to it. */
+static void complete_keep(struct daemon_keep *keep, struct pool_limits defaults, unsigned shells)
+{
+	bool has_min = keep->min != DAEMON_UNSAID, has_max = keep->max != DAEMON_UNSAID;
+
+	keep->shells = keep->shells == DAEMON_UNSAID ? shells : keep->shells;
+	if (keep->target != DAEMON_UNSAID) {
+		keep->min = keep->max = keep->target;
+		return;
+	}
+	if (!has_min) {
+		keep->min = has_max ? MIN(defaults.min, keep->max) : defaults.min;
+	}
+	if (!has_max) {
+		keep->max = MAX(defaults.max, keep->min);
+	}
+}
+
 int daemon_config_complete(struct daemon_config *config)
 {
+	struct pool_limits limits = { DAEMON_DEFAULT_MIN, DAEMON_DEFAULT_MAX };
 	int r = 0;
 
+	complete_keep(&config->keep, limits, DAEMON_DEFAULT_SHELLS);
+	limits = (struct pool_limits){ config->keep.min, config->keep.max };
+
 	for (size_t i = 0; i < config->n_templates; i++) {
-		if (!config->templates[i].has_target) {
-			config->templates[i].target = config->default_target;
-		}
-		if (!config->templates[i].has_shells) {
-			config->templates[i].shells = config->default_shells;
-		}
+		complete_keep(&config->templates[i].keep, limits, config->keep.shells);
 	}
 	if (!config->runtime_dir) {
 		r = daemon_config_override(&config->runtime_dir, DAEMON_RUNTIME_DIR);

@@ -20,18 +20,25 @@
 #define DAEMON_TEMPLATES_MAX	   256		   /* sections of templates */
 #define DAEMON_CONCURRENCY_MAX	   1024
 #define DAEMON_TIMEOUT_MAX_MS	   86400000 /* a day */
-#define DAEMON_DEFAULT_TARGET	   2
+#define DAEMON_DEFAULT_MIN	   2
+#define DAEMON_DEFAULT_MAX	   64
+#define DAEMON_MEMORY_FLOOR	   5 /* per cent */
 #define DAEMON_DEFAULT_SHELLS	   1
 #define DAEMON_RESTORE_NICE	   10
 #define DAEMON_NICE_MAX		   19
 #define DAEMON_IDENTITY_TIMEOUT_MS 30000
 #define DAEMON_ACQUIRE_TIMEOUT_MS  10000
 
+/* How many sandboxes to keep parked, and shells. A target is a minimum and a maximum in one. */
+struct daemon_keep {
+	unsigned target, min, max, shells; /* DAEMON_UNSAID until daemon_config_complete() */
+};
+#define DAEMON_UNSAID UINT32_MAX
+
 /* [template NAME] */
 struct daemon_template {
 	char *name;
-	unsigned target, shells;
-	bool has_target, has_shells; /* false: daemon_config_complete() takes the defaults */
+	struct daemon_keep keep;
 };
 
 /* Strings are owned; NULL: not said. */
@@ -42,8 +49,8 @@ struct daemon_config {
 	char *store;
 	char *vmm;
 	char *spawner;
-	unsigned default_target;
-	unsigned default_shells;
+	struct daemon_keep keep; /* of templates that do not say */
+	unsigned memory_floor_percent;
 	unsigned restore_nice;
 	unsigned restore_concurrency; /* 0: the number of cores */
 	uint64_t identity_timeout_ms;
@@ -58,12 +65,13 @@ void daemon_config_deinit(struct daemon_config *config);
 
 /*
  * Reads the file at path into an initialized config. -ENOENT without a message when it is absent;
- * -EINVAL with "path:line: …" for the first thing that is wrong in it.
+ * -EINVAL with "path:line: …" for the first thing that is wrong in it, or "path: …" when that is no
+ * single line.
  */
 int daemon_config_load(struct daemon_config *config, const char *path, struct base_error *error);
 
 /* Sets a string that the command line gave. 0 or -ENOMEM. */
 int daemon_config_override(char **field, const char *value);
 
-/* Fills in what nobody said: directories, the socket's path, targets. 0 or -ENOMEM. */
+/* Fills in what nobody said: directories, the socket's path, what to keep. 0 or -ENOMEM. */
 int daemon_config_complete(struct daemon_config *config);

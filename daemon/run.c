@@ -117,11 +117,13 @@ static int fill_templates(struct daemon *daemon, struct base_error *error)
 	for (size_t i = 0; i < config->n_templates; i++) {
 		daemon->fills[i].userdata = daemon;
 		daemon->fills[i].fn = handle_filled;
-		pool_set_target(daemon->pool, &daemon->fills[i], config->templates[i].name,
-				config->templates[i].target);
-		/* A name that no template can have is reported by the set. */
-		(void)pool_set_shells(daemon->pool, config->templates[i].name,
-				      config->templates[i].shells);
+		pool_set(daemon->pool, &daemon->fills[i],
+			 &(struct pool_set_params){
+				 .template_name = config->templates[i].name,
+				 .min = config->templates[i].keep.min,
+				 .max = config->templates[i].keep.max,
+				 .shells = config->templates[i].keep.shells,
+			 });
 	}
 	return 0;
 }
@@ -154,8 +156,9 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.runtime_dir = config->runtime_dir,
 		.vmm_path = config->vmm,
 		.spawner_path = config->spawner,
-		.default_target = config->default_target,
-		.default_shells = config->default_shells,
+		.default_limits = { config->keep.min, config->keep.max },
+		.default_shells = config->keep.shells,
+		.memory_floor_percent = config->memory_floor_percent,
 		.restore_nice = (int)config->restore_nice,
 		.restore_concurrency = config->restore_concurrency,
 		.identity_timeout_ms = config->identity_timeout_ms,

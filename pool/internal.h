@@ -7,6 +7,7 @@
 
 #include "pool/account.h"
 #include "pool/lease.h"
+#include "pool/pressure.h"
 #include "pool/sandbox.h"
 #include "pool/template.h"
 
@@ -14,7 +15,8 @@ struct pool {
 	uv_loop_t *loop;
 	struct snapshot_store *store;
 	char *runtime_dir, *vmm_path, *templates_path;
-	unsigned default_target, default_shells, restore_concurrency;
+	struct pool_limits default_limits;
+	unsigned default_shells, restore_concurrency;
 	int restore_nice; /* of a VMM that nobody waits for; 0 without the right to change it back
 			   */
 	uint64_t identity_timeout_ms, acquire_timeout_ms;
@@ -32,6 +34,8 @@ struct pool {
 	struct pool_spawner spawner;
 	struct pool_lease_table leases;
 	struct pool_fair fair; /* who waits */
+	struct pool_pressure pressure;
+	bool squeezed; /* by it, as far as was said in the log */
 
 	/* Requests that were refused and have not been told. */
 	struct base_link refused;
@@ -66,6 +70,18 @@ void pool_kick(struct pool *pool);
 void pool_timer_need(struct pool *pool, uint64_t at_ns);
 
 /* --- target.c --- */
+
+/* Something has changed that the template's policy looks at: brings its figures up to date, ends
+ * what is above them and sees to it that what is below is restored. */
+void pool_target_update(struct pool_template *template);
+void pool_target_update_all(struct pool *pool);
+/* Looks how much memory there is, before some is taken for what nobody waits for. Returns true when
+ * that has changed the templates' figures. */
+bool pool_target_look(struct pool *pool, uint64_t now_ns);
+/* The timer has fired. */
+void pool_target_advance(struct pool *pool, uint64_t now_ns);
+/* For pool_pressure_start(). */
+void pool_target_on_pressure(struct pool_pressure *pressure);
 
 /* Answers every pool_set that waits for the template's load. */
 void pool_set_tell(struct pool_template *template, enum pool_status status, const char *text);
@@ -108,7 +124,7 @@ void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const
 void pool_refill_end(struct pool_template *template);
 /* The same, so that it is restored from what the template has now, if anything. */
 void pool_refill_renew(struct pool_template *template);
-/* Ends what is above the target. */
+/* Ends what is above the policy's figure, oldest first. */
 void pool_refill_shrink(struct pool_template *template);
 /* A sandbox has been claimed, so restoring works. */
 void pool_refill_claimed(struct pool_template *template);

@@ -96,6 +96,11 @@ unsigned pool_policy_demand(const struct pool_policy *policy, uint64_t now_ns)
 	return quantile < policy->limits.max ? (unsigned)quantile + 1 : policy->limits.max;
 }
 
+uint64_t pool_policy_restore_ns(const struct pool_policy *policy)
+{
+	return policy->measured ? (uint64_t)(policy->restore_s * (double)NSEC_PER_SEC) : 0;
+}
+
 /* --- the level --- */
 
 static unsigned clamp(const struct pool_policy *policy, unsigned n)

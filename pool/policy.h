@@ -87,6 +87,9 @@ uint64_t pool_policy_next_ns(const struct pool_policy *policy);
 unsigned pool_policy_fill(const struct pool_policy *policy, uint64_t now_ns);
 unsigned pool_policy_keep(const struct pool_policy *policy, uint64_t now_ns);
 
+/* The mean time of a restore; 0: none was seen. */
+uint64_t pool_policy_restore_ns(const struct pool_policy *policy);
+
 /* Arrivals a second, of the horizon that sees more of them. */
 double pool_policy_rate(const struct pool_policy *policy, uint64_t now_ns);
 /* What the rate and the restores alone ask for, without limits. */

@@ -5,7 +5,7 @@
  *
  * Work that no request waits for (kills, failures to tell, restores to start) is done by an idle
  * handle that runs while there is any: a little each turn of the loop, so that requests come first.
- * One timer serves all deadlines of waiters and all ends of back-offs.
+ * One timer serves all deadlines of waiters, ends of back-offs and dwells of the policy.
  *
  * A watch on the store's names tells when one of them changes; nothing is ever polled.
  *
@@ -75,8 +75,14 @@ static void on_spawner_stopped(struct pool_helper *helper)
 	on_part_ended(CONTAINER_OF(helper, struct pool, spawner.helper));
 }
 
+static void on_pressure_closed(struct pool_pressure *pressure)
+{
+	on_part_ended(CONTAINER_OF(pressure, struct pool, pressure));
+}
+
 static void finish_stop(struct pool *pool)
 {
+	pool->n_parts += pool_pressure_stop(&pool->pressure, on_pressure_closed);
 	pool_helper_stop(&pool->spawner.helper, on_spawner_stopped);
 	uv_close((uv_handle_t *)&pool->background, on_pool_handle_closed);
 	uv_close((uv_handle_t *)&pool->timer, on_pool_handle_closed);
@@ -137,6 +143,7 @@ static void make_handles(struct pool *pool)
 	uv_idle_init(pool->loop, &pool->background);
 	uv_timer_init(pool->loop, &pool->timer);
 	watch_store(pool);
+	pool_pressure_start(&pool->pressure, pool->loop, pool_target_on_pressure);
 	pool->background.data = pool->timer.data = pool->watch.data = pool;
 	pool->n_parts = 4; /* and the spawner */
 	pool->has_handles = true;
@@ -162,6 +169,7 @@ static void on_timer(uv_timer_t *timer)
 
 	pool->timer_ns = 0;
 	pool_queue_expire(pool, now_ns);
+	pool_target_advance(pool, now_ns);
 	pool_kick(pool);
 }
 
@@ -207,7 +215,8 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	}
 	pool->loop = loop;
 	pool->devnull = -1;
-	pool->default_target = MIN(config->default_target, (unsigned)POOL_TARGET_MAX);
+	pool->default_limits.max = MIN(config->default_limits.max, (unsigned)POOL_TARGET_MAX);
+	pool->default_limits.min = MIN(config->default_limits.min, pool->default_limits.max);
 	pool->restore_concurrency = config->restore_concurrency > 0 ? config->restore_concurrency
 								    : uv_available_parallelism();
 	pool->default_shells = MIN(config->default_shells, (unsigned)POOL_SHELLS_MAX);
@@ -218,6 +227,7 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	base_list_init(&pool->doomed);
 	base_list_init(&pool->refused);
 	pool_fair_init(&pool->fair, base_clock_monotonic_ns());
+	pool_pressure_init(&pool->pressure, config->memory_floor_percent);
 	pool_lease_table_init(&pool->leases);
 	pool->runtime_dir = strdup(config->runtime_dir);
 	pool->vmm_path = strdup(config->vmm_path);
@@ -274,7 +284,7 @@ void pool_lease_end(struct pool *pool, struct pool_lease_entry *entry, enum pool
 
 static void stop_template(struct pool_template *template)
 {
-	template->target = 0;
+	template->target = template->keep = 0;
 	pool_template_cancel(template);
 	pool_refill_end(template);
 	pool_set_tell(template, POOL_UNAVAILABLE, "shutting down");
@@ -324,6 +334,7 @@ void pool_free(struct pool *pool)
 	free(pool->vmm_path);
 	free(pool->templates_path);
 	pool_spawner_deinit(&pool->spawner);
+	pool_pressure_deinit(&pool->pressure);
 	free(pool);
 }
 

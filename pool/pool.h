@@ -11,7 +11,8 @@
  */
 
 #include "base/error.h"
-#include "pool/fair.h" /* limits of who waits */
+#include "pool/fair.h"	 /* limits of who waits */
+#include "pool/policy.h" /* struct pool_limits */
 #include "snapshot/snapshot.h"
 
 #include <stdbool.h>
@@ -26,15 +27,19 @@
 #define POOL_TIMEOUT_DEFAULT  UINT64_MAX /* pool_config.acquire_timeout_ms */
 
 struct pool_config {
-	const char *store_path;	      /* snapshot store */
-	const char *runtime_dir;      /* private directory for sockets; made by the daemon */
-	const char *vmm_path;	      /* the warmbox-vmm program */
-	const char *spawner_path;     /* the warmbox-spawner program */
-	unsigned default_target;      /* parked sandboxes for a template named for the first time */
-	unsigned default_shells;      /* shells for it */
-	int restore_nice;	      /* nice value of restores that nobody waits for, 0 to 19 */
-	unsigned restore_concurrency; /* restores under way at once, over all templates; 0: number
-					 of cores */
+	const char *store_path;	  /* snapshot store */
+	const char *runtime_dir;  /* private directory for sockets; made by the daemon */
+	const char *vmm_path;	  /* the warmbox-vmm program */
+	const char *spawner_path; /* the warmbox-spawner program */
+	/* For a template named for the first time: how many sandboxes to keep parked, and shells.
+	 */
+	struct pool_limits default_limits;
+	unsigned default_shells;
+	unsigned memory_floor_percent; /* of the host's memory: what must stay available for
+					  sandboxes to be restored that nobody waits for */
+	int restore_nice;	       /* nice value of restores that nobody waits for, 0 to 19 */
+	unsigned restore_concurrency;  /* restores under way at once, over all templates; 0: number
+					  of cores */
 	uint64_t identity_timeout_ms; /* a sandbox that has not acknowledged by then is destroyed */
 	uint64_t acquire_timeout_ms;  /* default for acquires that do not say */
 };
@@ -48,6 +53,7 @@ enum pool_status {
 	POOL_UNAVAILABLE, /* shutting down, or the template cannot be loaded or restored; the text
 			     says which */
 	POOL_FAILED,
+	POOL_INVALID, /* what was asked for contradicts itself, or what is set already */
 };
 
 enum pool_cause {
@@ -170,32 +176,40 @@ enum pool_list {
 void pool_list(struct pool *pool, unsigned which,
 	       void (*fn)(void *userdata, const struct pool_lease *lease), void *userdata);
 
-/* Sets the number of parked sandboxes to keep for a template; loads it when it is not loaded. fn is
- * called once the template is loaded (at once when it is) or cannot be; it does not wait for the
- * sandboxes. */
+#define POOL_UNCHANGED UINT32_MAX
+
+struct pool_set_params {
+	const char *template_name; /* borrowed during the call */
+	/* POOL_UNCHANGED: as it is. Equal: so many, whatever happens; else what demand asks for,
+	 * between them. POOL_TARGET_MAX at most. */
+	unsigned min, max;
+	unsigned shells; /* POOL_SHELLS_MAX at most */
+};
+
+/* Sets what to keep for a template; loads it when it is not loaded. fn is called once the template
+ * is loaded (at once when it is) or cannot be, or the parameters were refused, in which case
+ * nothing is changed; it does not wait for the sandboxes. */
 struct pool_set {
 	void *userdata;
 	void (*fn)(struct pool_set *request, enum pool_status status, const char *text);
 	struct pool *pool;
 	struct pool_template *template;
 	struct pool_set *next;
-	unsigned target;
 	bool pending;
 	enum pool_status status; /* of one that was refused */
 	const char *text;
 };
-void pool_set_target(struct pool *pool, struct pool_set *request, const char *template_name,
-		     unsigned target);
+void pool_set(struct pool *pool, struct pool_set *request, const struct pool_set_params *params);
 void pool_set_cancel(struct pool_set *request);
-
-/* Sets the number of shells to keep for a template in use. -ENOENT: it is not. */
-int pool_set_shells(struct pool *pool, const char *template_name, unsigned shells);
 
 struct pool_template_info {
 	const char *name;
 	const char *snapshot_id;
 	const char *state; /* "loading", "ready" or "failed" */
-	unsigned target;
+	struct pool_limits limits;
+	unsigned target;	    /* what is kept parked now, between the limits */
+	uint64_t arrivals_per_hour; /* what it follows */
+	uint64_t restore_ns;	    /* and how long a restore takes, on average; 0: none was seen */
 	unsigned parked, restoring, leased, waiting;
 	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
 	unsigned shells, shells_wanted; /* ready or being started; to keep */
@@ -212,3 +226,7 @@ struct pool_template_info {
  * when restores fail again and again and nothing is parked. */
 void pool_info(struct pool *pool, const char *name,
 	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata);
+
+/* Why fewer sandboxes are kept than there should be: what memory is lacking. NULL: it is not. Valid
+ * until the loop runs on. */
+const char *pool_memory_trouble(const struct pool *pool);

@@ -40,7 +40,7 @@ bool pool_pressure_news(struct pool_pressure *pressure, const char *of, uint64_t
 {
 	snprintf(pressure->reason, sizeof(pressure->reason), "tasks of %s wait for memory", of);
 	pressure->quiet_ns = now_ns;
-	if ((pressure->step > 0 && now_ns - pressure->stepped_ns < POOL_PRESSURE_STEP_NS) ||
+	if ((pressure->step > 0 && now_ns < pressure->stepped_ns + POOL_PRESSURE_STEP_NS) ||
 	    pressure->step == POOL_PRESSURE_STEPS_MAX) {
 		return false;
 	}
@@ -52,7 +52,7 @@ bool pool_pressure_news(struct pool_pressure *pressure, const char *of, uint64_t
 bool pool_pressure_advance(struct pool_pressure *pressure, uint64_t now_ns)
 {
 	if (pressure->step == 0 || pressure->starved ||
-	    now_ns - pressure->quiet_ns < POOL_PRESSURE_DWELL_NS) {
+	    now_ns < pressure->quiet_ns + POOL_PRESSURE_DWELL_NS) {
 		return false;
 	}
 	pressure->step--;
@@ -120,7 +120,7 @@ bool pool_pressure_look(struct pool_pressure *pressure, uint64_t now_ns)
 	char text[512];
 
 	if (pressure->floor_bytes == 0 ||
-	    (pressure->looked_ns != 0 && now_ns - pressure->looked_ns < LOOK_MIN_NS) ||
+	    (pressure->looked_ns != 0 && now_ns < pressure->looked_ns + LOOK_MIN_NS) ||
 	    meminfo_read(pressure->meminfo_fd, text, sizeof(text)) < 0) {
 		return false;
 	}

@@ -104,7 +104,7 @@ static void deliver(struct pool_sandbox *sandbox, struct pool_acquire *request, 
 	pool_lease_table_add(&pool->leases, entry);
 	template->claimed_total++;
 	pool_refill_claimed(template);
-	pool_kick(pool);
+	pool_target_update(template);
 	entry->timings.claim_ns = base_clock_monotonic_ns() - at_hand_ns;
 	pool_lease_entry_show(entry, &lease);
 	request->pending = false;
@@ -230,6 +230,13 @@ static void miss(struct pool_template *template, struct pool_acquire *request, u
 		}
 		pool_template_reload(template);
 	}
+	if (template->state == POOL_TEMPLATE_READY && !pool_refill_gives_up(template)) {
+		/* One more parked would have helped; a template that cannot be loaded or restored
+		 * needs something else. */
+		pool_policy_missed(&template->policy, template->n_waiting + 1,
+				   request->received_ns);
+	}
+	pool_target_update(template);
 	if (pool_refill_is_broken(template, request->received_ns)) {
 		pool_queue_refuse(pool, request, POOL_UNAVAILABLE, template->last_error);
 	} else if (timeout_ms == 0) {
@@ -278,6 +285,7 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		pool_queue_refuse(pool, request, status, text);
 		return;
 	}
+	pool_policy_arrived(&template->policy, request->received_ns);
 	sandbox = template->n_waiting == 0 ? claim(template, request) : NULL;
 	if (sandbox) {
 		deliver(sandbox, request, base_clock_monotonic_ns());

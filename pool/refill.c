@@ -160,8 +160,10 @@ static void hurry(struct pool_template *template)
 
 static bool lacks_shells(const struct pool_template *template)
 {
+	/* Shells are for restores to come, so memory that is short goes elsewhere. */
 	return template->state == POOL_TEMPLATE_READY &&
-	       template->n_shells < template->shells_wanted;
+	       template->n_shells < template->shells_wanted &&
+	       !pool_pressure_reason(&template->pool->pressure);
 }
 
 static struct pool_template *pick_for_shell(struct pool *pool, uint64_t now_ns)
@@ -200,7 +202,9 @@ bool pool_refill_run(struct pool *pool)
 	struct pool_template *template = NULL;
 
 	if (pool->n_restoring < pool->restore_concurrency && (template = pick(pool, now_ns))) {
-		start_restore(template);
+		if (!pool_target_look(pool, now_ns) || is_short(template)) {
+			start_restore(template);
+		}
 		return true;
 	}
 	if (pool->n_restoring + pool->n_starting < pool->restore_concurrency &&
@@ -235,12 +239,27 @@ void pool_refill_claimed(struct pool_template *template)
 	template->unstable = false;
 }
 
+/* How long the restore took: from the start of the process, unless that was there already. */
+static void tell_policy(const struct pool_sandbox *sandbox, uint64_t now_ns)
+{
+	const struct pool_timings *timings = &sandbox->timings;
+	const struct pool *pool = sandbox->pool;
+	uint64_t took_ns = timings->load_ns + timings->identity_ns + timings->park_ns;
+
+	if (!timings->from_shell) {
+		took_ns += timings->spawn_ns + timings->create_ns;
+	}
+	pool_policy_restored(&sandbox->template->policy, took_ns, sandbox->template->n_restoring,
+			     pool->n_restoring >= pool->restore_concurrency, now_ns);
+}
+
 void pool_refill_parked(struct pool_sandbox *sandbox)
 {
 	struct pool_template *template = sandbox->template;
 	struct pool_lease_entry *lease = sandbox->lease;
 	uint64_t now_ns = base_clock_monotonic_ns();
 
+	tell_policy(sandbox, now_ns);
 	template->n_restoring--;
 	sandbox->pool->n_restoring--;
 	template->n_parked++;
@@ -262,8 +281,7 @@ void pool_refill_parked(struct pool_sandbox *sandbox)
 	strcpy(lease->id, sandbox->launch.id);
 	strcpy(lease->socket_path, sandbox->launch.socket_path);
 	pool_queue_serve(template);
-	pool_refill_shrink(template);
-	pool_kick(sandbox->pool);
+	pool_target_update(template);
 }
 
 /* A parked sandbox died. */
@@ -299,6 +317,7 @@ void pool_refill_lost(struct pool_sandbox *sandbox, enum pool_cause cause, const
 	case POOL_SANDBOX_PARKED:
 		parked_died(sandbox, text);
 		pool_sandbox_doom(sandbox);
+		pool_target_update(template);
 		break;
 	case POOL_SANDBOX_LEASED:
 		template->died_total++;
@@ -332,11 +351,12 @@ void pool_refill_renew(struct pool_template *template)
 	template->restore_failures = 0;
 	template->restore_retry_ns = 0;
 	template->unstable = false;
+	pool_policy_forget_restores(&template->policy, template->pool->restore_concurrency);
 }
 
 void pool_refill_shrink(struct pool_template *template)
 {
-	while (template->n_parked > template->target) {
+	while (template->n_parked > template->keep) {
 		pool_sandbox_doom(CONTAINER_OF(template->parked.next, struct pool_sandbox, link));
 	}
 }

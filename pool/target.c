@@ -3,15 +3,100 @@
 /*
  * Targets: how many sandboxes to keep parked; and what there is.
  *
- * A target holds from the call on. The answer waits for nothing but the template's load: its
+ * Every event that the policy looks at (an arrival, a miss, a restore, a death, other limits, news
+ * of memory, the end of a dwell) ends in pool_target_update(), which asks the policy for its
+ * figures and lets the refill follow them. There is no cadence: the pool's timer is armed for the
+ * end of a dwell only while there is something to give back.
+ *
+ * A pool_set holds from the call on. The answer waits for nothing but the template's load: its
  * success is told when it is there, a refusal or a failure from the background. Runs on the loop's
  * thread.
  */
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "pool/internal.h"
 
-#include <errno.h>
 #include <string.h>
+
+/* --- the policy's figures --- */
+
+void pool_target_update(struct pool_template *template)
+{
+	struct pool *pool = template->pool;
+	struct pool_policy *policy = &template->policy;
+	uint64_t now_ns = base_clock_monotonic_ns();
+
+	if (pool->stopping) {
+		return;
+	}
+	pool_policy_squeeze(policy, pool->pressure.step, pool->pressure.starved);
+	pool_policy_parked(policy, template->n_parked);
+	pool_policy_advance(policy, template->n_parked, now_ns);
+	template->target = pool_policy_fill(policy, now_ns);
+	template->keep = pool_policy_keep(policy, now_ns);
+	pool_refill_shrink(template);
+	pool_timer_need(pool, pool_policy_next_ns(policy));
+	pool_kick(pool);
+}
+
+void pool_target_update_all(struct pool *pool)
+{
+	BASE_LIST_FOR_EACH(link, &pool->templates)
+	{
+		pool_target_update(CONTAINER_OF(link, struct pool_template, link));
+	}
+}
+
+/* --- memory --- */
+
+static void follow_pressure(struct pool *pool)
+{
+	const char *reason = pool_pressure_reason(&pool->pressure);
+
+	if (!reason) {
+		base_log(BASE_LOG_INFO, "memory is not short any more");
+	} else if (!pool->squeezed) {
+		base_log(BASE_LOG_INFO, "memory is short: %s", reason);
+	}
+	pool->squeezed = reason != NULL;
+	pool_target_update_all(pool);
+	pool_timer_need(pool, pool_pressure_next_ns(&pool->pressure));
+}
+
+void pool_target_on_pressure(struct pool_pressure *pressure)
+{
+	follow_pressure(CONTAINER_OF(pressure, struct pool, pressure));
+}
+
+bool pool_target_look(struct pool *pool, uint64_t now_ns)
+{
+	bool changed = pool_pressure_look(&pool->pressure, now_ns);
+
+	if (changed) {
+		follow_pressure(pool);
+	}
+	return changed;
+}
+
+void pool_target_advance(struct pool *pool, uint64_t now_ns)
+{
+	struct pool_pressure *pressure = &pool->pressure;
+
+	if (pool_pressure_advance(pressure, now_ns)) {
+		follow_pressure(pool);
+	} else if (!pressure->starved || !pool_target_look(pool, now_ns)) {
+		pool_target_update_all(pool);
+		pool_timer_need(pool, pool_pressure_next_ns(pressure));
+	}
+}
+
+const char *pool_memory_trouble(const struct pool *pool)
+{
+	return pool_pressure_reason(&pool->pressure);
+}
+
+/* --- setting --- */
 
 static void refuse_set(struct pool *pool, struct pool_set *request, enum pool_status status,
 		       const char *text)
@@ -52,8 +137,47 @@ void pool_set_tell(struct pool_template *template, enum pool_status status, cons
 	}
 }
 
-void pool_set_target(struct pool *pool, struct pool_set *request, const char *template_name,
-		     unsigned target)
+/* NULL, or what is wrong with the limits once they are set. */
+static const char *find_fault(const struct pool_set_params *params, struct pool_limits limits)
+{
+	if (params->min != POOL_UNCHANGED && limits.min > POOL_TARGET_MAX) {
+		return "min: above the limit";
+	}
+	if (params->max != POOL_UNCHANGED && limits.max > POOL_TARGET_MAX) {
+		return "max: above the limit";
+	}
+	if (params->shells != POOL_UNCHANGED && params->shells > POOL_SHELLS_MAX) {
+		return "shells: above the limit";
+	}
+	if (limits.min > limits.max) {
+		return params->max == POOL_UNCHANGED   ? "min: more than max is"
+		       : params->min == POOL_UNCHANGED ? "max: less than min is"
+						       : "min: more than max";
+	}
+	return NULL;
+}
+
+/* Sets what is to be set. NULL, or why nothing was. */
+static const char *apply(struct pool_template *template, const struct pool_set_params *params)
+{
+	struct pool_limits limits = template->policy.limits;
+	const char *fault;
+
+	limits.min = params->min == POOL_UNCHANGED ? limits.min : params->min;
+	limits.max = params->max == POOL_UNCHANGED ? limits.max : params->max;
+	fault = find_fault(params, limits);
+	if (fault) {
+		return fault;
+	}
+	pool_policy_set_limits(&template->policy, limits);
+	if (params->shells != POOL_UNCHANGED) {
+		pool_refill_shells(template, params->shells);
+	}
+	pool_target_update(template);
+	return NULL;
+}
+
+void pool_set(struct pool *pool, struct pool_set *request, const struct pool_set_params *params)
 {
 	struct pool_template *template;
 	enum pool_status status;
@@ -61,24 +185,21 @@ void pool_set_target(struct pool *pool, struct pool_set *request, const char *te
 
 	request->pool = pool;
 	request->template = NULL;
-	request->target = target;
 	request->pending = true;
 	if (pool->stopping) {
 		refuse_set(pool, request, POOL_UNAVAILABLE, "shutting down");
 		return;
 	}
-	if (target > POOL_TARGET_MAX) {
-		refuse_set(pool, request, POOL_FAILED, "the target is above the limit");
-		return;
-	}
-	template = pool_template_get(pool, template_name, &status, &text);
+	template = pool_template_get(pool, params->template_name, &status, &text);
 	if (!template) {
 		refuse_set(pool, request, status, text);
 		return;
 	}
-	template->target = target;
-	pool_refill_shrink(template);
-	pool_kick(pool);
+	text = apply(template, params);
+	if (text) {
+		refuse_set(pool, request, POOL_INVALID, text);
+		return;
+	}
 	if (template->state == POOL_TEMPLATE_READY) {
 		request->pending = false;
 		request->fn(request, POOL_OK, NULL);
@@ -90,20 +211,6 @@ void pool_set_target(struct pool *pool, struct pool_set *request, const char *te
 	request->template = template;
 	request->next = template->sets;
 	template->sets = request;
-}
-
-int pool_set_shells(struct pool *pool, const char *template_name, unsigned shells)
-{
-	BASE_LIST_FOR_EACH(link, &pool->templates)
-	{
-		struct pool_template *template = CONTAINER_OF(link, struct pool_template, link);
-
-		if (strcmp(template->name, template_name) == 0) {
-			pool_refill_shells(template, shells);
-			return 0;
-		}
-	}
-	return -ENOENT;
 }
 
 void pool_set_cancel(struct pool_set *request)
@@ -140,6 +247,8 @@ static const char *state_name(const struct pool_template *template)
 void pool_info(struct pool *pool, const char *name,
 	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata)
 {
+	uint64_t now_ns = base_clock_monotonic_ns();
+
 	for (struct base_link *l = pool->templates.next, *next; l != &pool->templates; l = next) {
 		struct pool_template *template = CONTAINER_OF(l, struct pool_template, link);
 		const struct snapshot_manifest *manifest = NULL;
@@ -156,7 +265,11 @@ void pool_info(struct pool *pool, const char *name,
 			.name = template->name,
 			.snapshot_id = manifest ? manifest->id : NULL,
 			.state = state_name(template),
+			.limits = template->policy.limits,
 			.target = template->target,
+			.arrivals_per_hour =
+				(uint64_t)(pool_policy_rate(&template->policy, now_ns) * 3600),
+			.restore_ns = pool_policy_restore_ns(&template->policy),
 			.parked = template->n_parked,
 			.restoring = template->n_restoring,
 			.leased = template->n_leased,

@@ -244,7 +244,8 @@ struct pool_template *pool_template_get(struct pool *pool, const char *name,
 	}
 	template->pool = pool;
 	strcpy(template->name, name);
-	template->target = pool->default_target;
+	pool_policy_init(&template->policy, pool->default_limits, pool->restore_concurrency,
+			 base_clock_monotonic_ns());
 	template->shells_wanted = pool->default_shells;
 	base_list_init(&template->parked);
 	base_list_init(&template->restoring);
@@ -258,6 +259,7 @@ struct pool_template *pool_template_get(struct pool *pool, const char *name,
 	}
 	base_list_append(&pool->templates, &template->link);
 	pool->n_templates++;
+	pool_target_update(template);
 	return template;
 }
 

@@ -47,7 +47,9 @@ struct pool_template {
 	unsigned load_failures;
 	uint64_t load_retry_ns;
 
-	unsigned target;	/* sandboxes to keep parked */
+	struct pool_policy policy;
+	unsigned target;	/* restore up to so many; the policy's, see pool_target_update() */
+	unsigned keep;		/* end what is parked above; not below target */
 	unsigned shells_wanted; /* shells to keep */
 	/* Sandboxes. Shells: the ones that are ready and the ones that start, oldest first. */
 	struct base_link parked, restoring, shells;

@@ -9,6 +9,7 @@
 
 struct pools {
 	struct rpc_encoder *encoder; /* NULL: only count */
+	const struct pool *pool;
 	size_t n;
 };
 
@@ -21,11 +22,16 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 	if (!encoder) {
 		return;
 	}
-	rpc_encode_map(encoder, 23);
+	rpc_encode_map(encoder, 28);
 	rpc_encode_key_str(encoder, "template", info->name);
 	rpc_encode_key_str(encoder, "snapshot", info->snapshot_id);
 	rpc_encode_key_str(encoder, "state", info->state);
+	rpc_encode_key_uint(encoder, "min", info->limits.min);
+	rpc_encode_key_uint(encoder, "max", info->limits.max);
 	rpc_encode_key_uint(encoder, "target", info->target);
+	rpc_encode_key_uint(encoder, "arrivals_per_hour", info->arrivals_per_hour);
+	rpc_encode_key_uint(encoder, "restore_ns", info->restore_ns);
+	rpc_encode_key_str(encoder, "pressure", pool_memory_trouble(pools->pool));
 	rpc_encode_key_uint(encoder, "parked", info->parked);
 	rpc_encode_key_uint(encoder, "restoring", info->restoring);
 	rpc_encode_key_uint(encoder, "leased", info->leased);
@@ -50,7 +56,7 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 size_t rpc_encode_pools(struct rpc_server *server, struct rpc_encoder *encoder, const char *name)
 {
 	struct pools counted = { 0 };
-	struct pools encoded = { .encoder = encoder };
+	struct pools encoded = { .encoder = encoder, .pool = server->pool };
 
 	pool_info(server->pool, name, encode_pool, &counted);
 	rpc_encode_array(encoder, counted.n);
@@ -89,7 +95,7 @@ static void handle_set(struct pool_set *set, enum pool_status status, const char
 {
 	struct rpc_request *request = set->userdata;
 	struct rpc_server *server = request->connection->server;
-	struct pools pools = { 0 };
+	struct pools pools = { .pool = server->pool };
 
 	request->wait = RPC_WAIT_NOTHING;
 	if (status != POOL_OK) {
@@ -105,22 +111,44 @@ static void handle_set(struct pool_set *set, enum pool_status status, const char
 	}
 }
 
+/* One of the numbers to set, or POOL_UNCHANGED. */
+static unsigned set_param(struct rpc_params *params, const char *name, unsigned max)
+{
+	uint64_t value = POOL_UNCHANGED;
+
+	rpc_params_uint(params, name, max, &value);
+	return (unsigned)value;
+}
+
 void rpc_method_pool_set(struct rpc_request *request, struct rpc_params *params)
 {
 	struct rpc_server *server = request->connection->server;
-	const char *name = rpc_params_template(params, "template");
-	uint64_t target = 0;
+	struct pool_set_params set = {
+		.template_name = rpc_params_template(params, "template"),
+		.min = set_param(params, "min", POOL_TARGET_MAX),
+		.max = set_param(params, "max", POOL_TARGET_MAX),
+		.shells = set_param(params, "shells", POOL_SHELLS_MAX),
+	};
+	unsigned target = set_param(params, "target", POOL_TARGET_MAX);
 
-	rpc_params_require(params, "target");
-	rpc_params_uint(params, "target", POOL_TARGET_MAX, &target);
+	if (target != POOL_UNCHANGED && (set.min != POOL_UNCHANGED || set.max != POOL_UNCHANGED)) {
+		rpc_params_refuse(params,
+				  "target: is both min and max, so either it or they can be given");
+	} else if (target != POOL_UNCHANGED) {
+		set.min = set.max = target;
+	}
+	if (set.min == POOL_UNCHANGED && set.max == POOL_UNCHANGED &&
+	    set.shells == POOL_UNCHANGED) {
+		rpc_params_refuse(params, "none of target, min, max and shells is given");
+	}
 	if (rpc_params_refused(request, params)) {
 		return;
 	}
-	strcpy(request->name, name);
+	strcpy(request->name, set.template_name);
 	request->set.userdata = request;
 	request->set.fn = handle_set;
 	request->wait = RPC_WAIT_SET;
-	pool_set_target(server->pool, &request->set, name, (unsigned)target);
+	pool_set(server->pool, &request->set, &set);
 }
 
 /* --- health --- */
@@ -149,6 +177,8 @@ static void encode_failed(void *userdata, const struct pool_template_info *info)
 void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 {
 	struct rpc_server *server = request->connection->server;
+	const char *trouble = pool_memory_trouble(server->pool);
+	struct base_error reason;
 	struct rpc_encoder *encoder;
 	size_t n = 0;
 
@@ -156,6 +186,7 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 		return;
 	}
 	pool_info(server->pool, NULL, count_failed, &n);
+	n += trouble != NULL;
 	encoder = rpc_request_encoder(request);
 	rpc_encode_map(encoder, 4);
 	rpc_encode_key_str(encoder, "status", n == 0 ? "ok" : "degraded");
@@ -164,5 +195,9 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 	rpc_encode_str(encoder, "reasons");
 	rpc_encode_array(encoder, n);
 	pool_info(server->pool, NULL, encode_failed, encoder);
+	if (trouble) {
+		base_error_set(&reason, 0, "memory is short: %s", trouble);
+		rpc_encode_str(encoder, reason.text);
+	}
 	rpc_request_answer(request, -1);
 }

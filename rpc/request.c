@@ -179,6 +179,9 @@ void rpc_request_refuse_status(struct rpc_request *request, enum pool_status sta
 	case POOL_FAILED:
 		rpc_request_refuse(request, RPC_FAILED, text ?: "failed");
 		return;
+	case POOL_INVALID:
+		rpc_request_refuse(request, RPC_INVALID_ARGUMENT, text ?: "contradictory");
+		return;
 	case POOL_OK:
 		break;
 	}

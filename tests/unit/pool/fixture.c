@@ -204,8 +204,9 @@ void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency
 		.vmm_path = getenv("FAKEVMM"),
 		.spawner_path = getenv("SPAWNER"),
 		.default_shells = fixture->shells,
+		.memory_floor_percent = fixture->memory_floor_percent,
 		.restore_nice = 1,
-		.default_target = target,
+		.default_limits = { target, target },
 		.restore_concurrency = concurrency,
 		.identity_timeout_ms = identity_timeout_ms,
 		.acquire_timeout_ms = 5000,
@@ -361,9 +362,22 @@ static void on_set(struct pool_set *request, enum pool_status status, const char
 enum pool_status fixture_set(struct fixture *fixture, const char *name, unsigned target,
 			     char *ret_text, size_t size)
 {
+	struct pool_set_params params = {
+		.template_name = name,
+		.min = target,
+		.max = target,
+		.shells = POOL_UNCHANGED,
+	};
+
+	return fixture_set_params(fixture, &params, ret_text, size);
+}
+
+enum pool_status fixture_set_params(struct fixture *fixture, const struct pool_set_params *params,
+				    char *ret_text, size_t size)
+{
 	struct set set = { .request = { .userdata = &set, .fn = on_set } };
 
-	pool_set_target(fixture->pool, &set.request, name, target);
+	pool_set(fixture->pool, &set.request, params);
 	fixture_until(fixture, set.calls > 0);
 	assert_int_equal(set.calls, 1);
 	if (ret_text) {

@@ -25,7 +25,8 @@ struct fixture {
 	uv_timer_t bound;
 	uint64_t bound_ns;
 	struct pool *pool;
-	unsigned shells; /* default_shells of the pools made from now on */
+	unsigned memory_floor_percent; /* of the pools made from now on */
+	unsigned shells;	       /* default_shells of the pools made from now on */
 	bool stopped, timed_out;
 	unsigned n_fds;
 };
@@ -92,6 +93,9 @@ enum pool_status fixture_set(struct fixture *fixture, const char *name, unsigned
 unsigned fixture_vmms(int *pids, unsigned max);
 /* The child whose program's name ends so: a helper of the pool. 0: there is none. */
 int fixture_helper(const char *name);
+
+enum pool_status fixture_set_params(struct fixture *fixture, const struct pool_set_params *params,
+				    char *ret_text, size_t size);
 
 /* Entries of a directory. */
 unsigned fixture_count_entries(const char *path);

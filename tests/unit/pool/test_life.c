@@ -378,7 +378,7 @@ static void targets_grow_shrink_and_empty(void **state)
 	assert_int_equal(fixture_info(fixture, "t").parked, 1);
 	fixture_until(fixture, fixture_count_entries(fixture->runtime_dir) == 1);
 	assert_int_equal(fixture_set(fixture, "t", POOL_TARGET_MAX + 1, text, sizeof(text)),
-			 POOL_FAILED);
+			 POOL_INVALID);
 	assert_non_null(strstr(text, "limit"));
 	assert_int_equal(fixture_info(fixture, "t").target, 1);
 	assert_int_equal(fixture_set(fixture, "t", 0, NULL, 0), POOL_OK);
@@ -593,8 +593,10 @@ static void a_cancelled_set_is_never_answered(void **state)
 
 	fixture_template(fixture, "t", "");
 	fixture_pool(fixture, 0, 1, 5000);
-	pool_set_target(fixture->pool, &loading, "t", 1);
-	pool_set_target(fixture->pool, &refused, "t", POOL_TARGET_MAX + 1);
+	pool_set(fixture->pool, &loading,
+		 &(struct pool_set_params){ "t", .min = 1, .max = 1, .shells = POOL_UNCHANGED });
+	pool_set(fixture->pool, &refused,
+		 &(struct pool_set_params){ "t", .max = POOL_TARGET_MAX + 1 });
 	pool_set_cancel(&loading);
 	pool_set_cancel(&loading);
 	pool_set_cancel(&refused);

@@ -17,12 +17,24 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static void set_shells(struct fixture *fixture, unsigned shells)
+{
+	struct pool_set_params params = {
+		.template_name = "t",
+		.min = POOL_UNCHANGED,
+		.max = POOL_UNCHANGED,
+		.shells = shells,
+	};
+
+	assert_int_equal(fixture_set_params(fixture, &params, NULL, 0), POOL_OK);
+}
+
 static void fill(struct fixture *fixture, unsigned target, unsigned shells)
 {
 	struct pool_template_info info;
 
 	assert_int_equal(fixture_set(fixture, "t", target, NULL, 0), POOL_OK);
-	assert_int_equal(pool_set_shells(fixture->pool, "t", shells), 0);
+	set_shells(fixture, shells);
 	fixture_until(fixture, ({
 			      info = fixture_info(fixture, "t");
 			      info.parked == target &&info.shells == shells;
@@ -40,7 +52,6 @@ static void shells_are_kept_and_taken(void **state)
 
 	fixture_template(fixture, "t", "");
 	fixture_pool(fixture, 0, 4, 5000);
-	assert_int_equal(pool_set_shells(fixture->pool, "t", 1), -ENOENT);
 	fill(fixture, 0, 2);
 	info = fixture_info(fixture, "t");
 	assert_int_equal(info.shells_wanted, 2);
@@ -57,7 +68,7 @@ static void shells_are_kept_and_taken(void **state)
 	assert_int_equal(info.shell_hits_total, 1);
 	assert_int_equal(info.shell_misses_total, 0);
 	/* Without any, the restore starts its own process. */
-	assert_int_equal(pool_set_shells(fixture->pool, "t", 0), 0);
+	set_shells(fixture, 0);
 	assert_int_equal(fixture_info(fixture, "t").shells, 0);
 	fixture_until(fixture, fixture_vmms(NULL, 0) == 1);
 	fixture_acquire(fixture, &b, "t", 5000);
@@ -93,7 +104,7 @@ static void a_shell_that_is_not_ready_is_taken_too(void **state)
 	fixture_template(fixture, "t", "");
 	fixture_pool(fixture, 0, 1, 5000);
 	fill(fixture, 0, 0);
-	assert_int_equal(pool_set_shells(fixture->pool, "t", 1), 0);
+	set_shells(fixture, 1);
 	fixture_bound_start(fixture);
 	while (fixture_info(fixture, "t").shells == 0) {
 		fixture_turn(fixture);

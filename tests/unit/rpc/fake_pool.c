@@ -211,20 +211,30 @@ void pool_list(struct pool *pool, unsigned which,
 
 /* --- templates --- */
 
-void pool_set_target(struct pool *pool, struct pool_set *request, const char *template_name,
-		     unsigned target)
+void pool_set(struct pool *pool, struct pool_set *request, const struct pool_set_params *params)
 {
-	if (strcmp(template_name, "python") != 0) {
+	if (strcmp(params->template_name, "python") != 0) {
 		request->fn(request, POOL_UNAVAILABLE, "cannot be loaded");
 		return;
 	}
-	pool->target = target;
+	if (params->min != POOL_UNCHANGED && params->max != POOL_UNCHANGED &&
+	    params->min > params->max) {
+		request->fn(request, POOL_INVALID, "min: more than max");
+		return;
+	}
+	pool->set_params = *params;
+	pool->target = params->min;
 	if (pool->hold_set) {
 		request->pool = pool;
 		pool->set = request;
 	} else {
 		request->fn(request, POOL_OK, NULL);
 	}
+}
+
+const char *pool_memory_trouble(const struct pool *pool)
+{
+	return pool->trouble;
 }
 
 void pool_set_cancel(struct pool_set *request)
@@ -239,7 +249,10 @@ void pool_info(struct pool *pool, const char *name,
 	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata)
 {
 	const struct pool_template_info infos[] = {
-		{ .name = "python", .state = "ready", .target = pool->target },
+		{ .name = "python",
+		  .state = "ready",
+		  .target = pool->target,
+		  .limits = { pool->set_params.min, pool->set_params.max } },
 		{ .name = "broken", .state = "failed", .last_error = "memory: a flipped bit" },
 	};
 

@@ -29,8 +29,10 @@ struct pool {
 	struct base_link waiters;
 	uint64_t tenant; /* of the latest acquire */
 	unsigned n_waiters;
-	struct pool_set *set; /* waits; NULL: none */
-	bool hold_set;	      /* let pool_set_target() wait */
+	struct pool_set *set;		   /* waits; NULL: none */
+	bool hold_set;			   /* let pool_set() wait */
+	struct pool_set_params set_params; /* of the latest */
+	const char *trouble;		   /* with memory */
 	unsigned target;
 	struct pool_account *account; /* waits; NULL: none */
 	unsigned n_cancelled, n_set_cancelled, n_account_cancelled, n_released;

@@ -40,13 +40,20 @@ static void test_everything(void **state)
 				   "vmm = /opt/warmbox-vmm\n"
 				   "[pool]\n"
 				   "default_target = 0\n"
+				   "memory_floor_percent = 0\n"
 				   "restore_concurrency = 8\n"
 				   "identity_timeout_ms = 1500\n"
 				   "acquire_timeout_ms = 86400000\n"
 				   "\n"
 				   "[template python]\n"
 				   "target = 10000\n"
-				   "[template node-20.x]\n";
+				   "[template node-20.x]\n"
+				   "[template go]\n"
+				   "min = 3\n"
+				   "shells = 5\n"
+				   "[template rust]\n"
+				   "min = 1\n"
+				   "max = 7\n";
 	struct daemon_config config;
 	struct base_error error = { 0 };
 
@@ -57,15 +64,26 @@ static void test_everything(void **state)
 	assert_string_equal(config.runtime_dir, "/run/x");
 	assert_string_equal(config.store, "/srv/store");
 	assert_string_equal(config.vmm, "/opt/warmbox-vmm");
-	assert_int_equal(config.default_target, 0);
+	assert_int_equal(config.keep.min, 0);
+	assert_int_equal(config.keep.max, 0);
+	assert_int_equal(config.memory_floor_percent, 0);
 	assert_int_equal(config.restore_concurrency, 8);
 	assert_int_equal(config.identity_timeout_ms, 1500);
 	assert_int_equal(config.acquire_timeout_ms, 86400000);
-	assert_int_equal(config.n_templates, 2);
+	assert_int_equal(config.n_templates, 4);
 	assert_string_equal(config.templates[0].name, "python");
-	assert_int_equal(config.templates[0].target, 10000);
+	assert_int_equal(config.templates[0].keep.min, 10000);
+	assert_int_equal(config.templates[0].keep.max, 10000);
 	assert_string_equal(config.templates[1].name, "node-20.x");
-	assert_int_equal(config.templates[1].target, 0);
+	assert_int_equal(config.templates[1].keep.min, 0);
+	assert_int_equal(config.templates[1].keep.max, 0);
+	assert_int_equal(config.templates[1].keep.shells, DAEMON_DEFAULT_SHELLS);
+	/* A default maximum gives way. */
+	assert_int_equal(config.templates[2].keep.min, 3);
+	assert_int_equal(config.templates[2].keep.max, 3);
+	assert_int_equal(config.templates[2].keep.shells, 5);
+	assert_int_equal(config.templates[3].keep.min, 1);
+	assert_int_equal(config.templates[3].keep.max, 7);
 	daemon_config_deinit(&config);
 }
 
@@ -80,9 +98,17 @@ static void test_defaults(void **state)
 	assert_string_equal(config.socket, "/run/other/warmboxd.sock");
 	assert_string_equal(config.store, DAEMON_STORE);
 	assert_null(config.vmm);
-	assert_int_equal(config.default_target, DAEMON_DEFAULT_TARGET);
+	assert_int_equal(config.keep.min, DAEMON_DEFAULT_MIN);
+	assert_int_equal(config.keep.max, DAEMON_DEFAULT_MAX);
+	assert_int_equal(config.memory_floor_percent, DAEMON_MEMORY_FLOOR);
 	assert_int_equal(config.identity_timeout_ms, DAEMON_IDENTITY_TIMEOUT_MS);
 	assert_int_equal(config.acquire_timeout_ms, DAEMON_ACQUIRE_TIMEOUT_MS);
+	daemon_config_deinit(&config);
+	/* A default minimum gives way, too. */
+	assert_int_equal(load(&config, "[pool]\ndefault_max = 1\n", 25, &error), 0);
+	assert_int_equal(daemon_config_complete(&config), 0);
+	assert_int_equal(config.keep.min, 1);
+	assert_int_equal(config.keep.max, 1);
 	daemon_config_deinit(&config);
 	assert_int_equal(daemon_config_load(&config, "/no/such/file", &error), -ENOENT);
 }
@@ -119,6 +145,13 @@ static void test_refused(void **state)
 		{ "[template python]\ntarget = 1\n[template python]\ntarget = 2\n",
 		  ":4: target: given twice" },
 		{ "[template python]\ntarget = many\n", ":2: target: not a whole" },
+		{ "[template python]\nshells = 1025\n", ":2: shells: too large" },
+		{ "[template python]\nmin = 2\nmax = 1\n",
+		  ": [template python]: the minimum is more than the maximum" },
+		{ "[template python]\ntarget = 2\nmax = 2\n", "either it or them" },
+		{ "[pool]\ndefault_min = 2\ndefault_max = 1\n", ": [pool]: the minimum" },
+		{ "[pool]\ndefault_target = 2\ndefault_min = 2\n", "either it or them" },
+		{ "[pool]\nmemory_floor_percent = 101\n", ":2: memory_floor_percent: too large" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

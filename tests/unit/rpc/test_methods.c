@@ -160,7 +160,14 @@ static void test_wrong_parameters(void **state)
 		CASE("template.list", "\x81\xa1x\x01", "x: no such parameter"),
 		CASE("template.inspect", "\x80", "name: missing"),
 		CASE("pool.get", "\x81\xa8template\x01", "template: not a string"),
-		CASE("pool.set", "\x81\xa8template\xa6python", "target: missing"),
+		CASE("pool.set", "\x81\xa8template\xa6python",
+		     "none of target, min, max and shells"),
+		CASE("pool.set", "\x83\xa8template\xa6python\xa6target\x01\xa3min\x01",
+		     "target: is both min and max"),
+		CASE("pool.set", "\x82\xa8template\xa6python\xa6shells\xcd\x04\x01",
+		     "shells: more than 1024"),
+		CASE("pool.set", "\x83\xa8template\xa6python\xa3min\x02\xa3max\x01",
+		     "min: more than max"),
 		CASE("pool.set", "\x82\xa8template\xa6python\xa6target\xcd\x27\x11",
 		     "target: more than 10000"),
 		CASE("stats", "\x81\xa1x\x01", "x: no such parameter"),
@@ -349,6 +356,16 @@ static void test_pools(void **state)
 	assert_int_equal(client_result(&client, "pools")->via.array.size, 1);
 	CLIENT_REQUEST(&client, 5, "pool.get", "\x81\xa8template\xa5other");
 	assert_string_equal(client_response(&client, 5), "not_found");
+	fixture->pool->hold_set = false;
+	CLIENT_REQUEST(&client, 7, "pool.set", "\x83\xa8template\xa6python\xa3min\x01\xa3max\x09");
+	assert_null(client_response(&client, 7));
+	assert_int_equal(client_result(&client, "min")->via.u64, 1);
+	assert_int_equal(client_result(&client, "max")->via.u64, 9);
+	assert_int_equal(fixture->pool->set_params.shells, POOL_UNCHANGED);
+	CLIENT_REQUEST(&client, 8, "pool.set", "\x82\xa8template\xa6python\xa6shells\x03");
+	assert_null(client_response(&client, 8));
+	assert_int_equal(fixture->pool->set_params.shells, 3);
+	assert_int_equal(fixture->pool->set_params.min, POOL_UNCHANGED);
 	CLIENT_REQUEST(&client, 6, "pool.set", "\x82\xa8template\xa5other\xa6target\x05");
 	assert_string_equal(client_response(&client, 6), "unavailable");
 	client_close(&client);
@@ -392,6 +409,16 @@ static void test_stats_and_health(void **state)
 	assert_true(rpc_object_is(client_result(&client, "status"), "degraded"));
 	assert_true(rpc_object_is(&client_result(&client, "reasons")->via.array.ptr[0],
 				  "template broken: memory: a flipped bit"));
+	fixture->pool->trouble = "none of it";
+	CLIENT_REQUEST(&client, 5, "health", EMPTY);
+	assert_null(client_response(&client, 5));
+	assert_true(rpc_object_is(&client_result(&client, "reasons")->via.array.ptr[1],
+				  "memory is short: none of it"));
+	CLIENT_REQUEST(&client, 6, "pool.get", "\x81\xa8template\xa6python");
+	assert_null(client_response(&client, 6));
+	assert_true(rpc_object_is(
+		rpc_map_get(&client_result(&client, "pools")->via.array.ptr[0].via.map, "pressure"),
+		"none of it"));
 	client_close(&client);
 }
 
