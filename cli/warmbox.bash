@@ -45,7 +45,7 @@ _warmbox() {
 	exec:*) words="--stdin --env --cwd --timeout --json --" ;;
 	eval:*) words="--timeout --wait --label --json" ;;
 	acquire:*) words="--ttl --wait --label --json" ;;
-	pool:*) words="--set --json" ;;
+	pool:*) words="--min --max --set --shells --json" ;;
 	ps:) words="--all --json" ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
