@@ -336,7 +336,10 @@ static int handle_counters(struct program *program, struct request *request)
 	request->reply.arg[1] = counters->port_exits;
 	request->reply.arg[2] = counters->mmio_exits;
 	request->reply.arg[3] = counters->stepped;
-	request->reply.arg[4] = counters->returned_bytes;
+	if (program->vm.n_devices > VMM_SLOT_BALLOON) {
+		request->reply.arg[4] =
+			vmm_virtio_balloon_returned_bytes(program->vm.devices[VMM_SLOT_BALLOON]);
+	}
 	return 0;
 }
 

@@ -25,6 +25,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define PAGE_BYTES UINT64_C(4096)
+
 int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool shared)
 {
 	struct stat info;
@@ -90,6 +92,25 @@ void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length)
 		return NULL;
 	}
 	return memory->base + gpa;
+}
+
+int vmm_memory_discard(const struct vmm_memory *memory, gpa_t gpa, uint64_t length,
+		       uint64_t *ret_bytes)
+{
+	uint64_t first, end;
+
+	if (!vmm_memory_at(memory, gpa, length)) {
+		return -EFAULT;
+	}
+	*ret_bytes = 0;
+	first = base_align_up(gpa, PAGE_BYTES);
+	end = (gpa + length) & ~(PAGE_BYTES - 1);
+	/* Both keep the mapping as it is, and with it a userfaultfd's registration. */
+	if (first < end && madvise(memory->base + first, end - first,
+				   memory->shared ? MADV_REMOVE : MADV_DONTNEED) == 0) {
+		*ret_bytes = end - first;
+	}
+	return 0;
 }
 
 int vmm_memory_read(const struct vmm_memory *memory, gpa_t gpa, void *out, uint64_t length)

@@ -38,6 +38,15 @@ int vmm_memory_make_lazy(struct vmm_memory *memory, int device_fd);
 /* The host address of [gpa, gpa + length), or NULL when any byte of it is outside guest memory. */
 void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length);
 
+/*
+ * Gives the whole pages of a range back to the host. Their content is lost: shared memory reads as
+ * zeros there until it is written again, and its file has a hole; private memory reads as what the
+ * file has there. What is registered for missing pages stays so. 0 with the bytes given back (0 as
+ * well when the host refuses), or -EFAULT.
+ */
+int vmm_memory_discard(const struct vmm_memory *memory, gpa_t gpa, uint64_t length,
+		       uint64_t *ret_bytes);
+
 /* Copies out of or into the guest. 0 or -EFAULT. */
 int vmm_memory_read(const struct vmm_memory *memory, gpa_t gpa, void *out, uint64_t length);
 int vmm_memory_write(const struct vmm_memory *memory, gpa_t gpa, const void *data, uint64_t length);

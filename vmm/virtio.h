@@ -5,7 +5,8 @@
  * virtio-mmio version 2 transport (virtio 1.2, section 4.2) and split virtqueues (section 2.7).
  *
  * The VM owns the devices; this file is what the VM core (vm.c) and the devices (virtio_block.c,
- * virtio_vsock.c, virtio_rng.c) share. Everything runs under the device lock of vmm/loop.h.
+ * virtio_vsock.c, virtio_rng.c, virtio_balloon.c) share. Everything runs under the device lock of
+ * vmm/loop.h.
  */
 
 #include "base/bytes.h"
@@ -42,6 +43,8 @@ int vmm_virtio_block_new(const struct vmm_virtio_host *host, unsigned slot, int 
 			 struct vmm_virtio **ret_device, struct base_error *error);
 int vmm_virtio_rng_new(const struct vmm_virtio_host *host, unsigned slot,
 		       struct vmm_virtio **ret_device, struct base_error *error);
+int vmm_virtio_balloon_new(const struct vmm_virtio_host *host, unsigned slot,
+			   struct vmm_virtio **ret_device, struct base_error *error);
 /* listener: a listening Unix socket (hybrid protocol), or an unconnected one for none. */
 int vmm_virtio_vsock_new(const struct vmm_virtio_host *host, unsigned slot, uint32_t cid,
 			 int listener, struct vmm_virtio **ret_device, struct base_error *error);
@@ -52,6 +55,9 @@ BASE_DEFINE_CLEANUP(struct vmm_virtio *, vmm_virtio_free)
  * -errno and -1. */
 int vmm_virtio_vsock_attach(struct vmm_virtio *device, int stream, uint32_t port);
 void vmm_virtio_vsock_connected(struct vmm_virtio *device, uint64_t id, int result, int stream);
+
+/* Balloon only: what the guest has given back since the device was made, each time counted. */
+uint64_t vmm_virtio_balloon_returned_bytes(const struct vmm_virtio *device);
 
 /* How many queues the device has, and the eventfd that the VM core arms as the ioeventfd of queue n
  * (borrowed). */

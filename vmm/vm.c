@@ -244,6 +244,12 @@ static int create_devices(struct vmm_vm *vm, struct vmm_create_fds *fds, struct 
 	}
 	fds->listener = -1;
 	vm->n_devices = VMM_SLOT_VSOCK + 1;
+	r = vmm_virtio_balloon_new(&vm->virtio_host, VMM_SLOT_BALLOON,
+				   &vm->devices[VMM_SLOT_BALLOON], error);
+	if (r < 0) {
+		return r;
+	}
+	vm->n_devices = VMM_SLOT_BALLOON + 1;
 	for (unsigned i = 0; i < vm->config.n_disks; i++) {
 		unsigned slot = VMM_SLOT_DISK + i;
 

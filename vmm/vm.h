@@ -24,10 +24,11 @@
 
 #include <pthread.h>
 
-/* Slots of the virtio devices: rng, vsock, then the disks. */
-#define VMM_SLOT_RNG   0u
-#define VMM_SLOT_VSOCK 1u
-#define VMM_SLOT_DISK  2u
+/* Slots of the virtio devices: rng, vsock, balloon, then the disks. */
+#define VMM_SLOT_RNG	 0u
+#define VMM_SLOT_VSOCK	 1u
+#define VMM_SLOT_BALLOON 2u
+#define VMM_SLOT_DISK	 3u
 
 struct vmm_vm;
 
@@ -55,7 +56,6 @@ struct vmm_create_fds {
 /* What VMM_OP_COUNTERS answers. */
 struct vmm_counters {
 	uint64_t exits, port_exits, mmio_exits, stepped;
-	uint64_t returned_bytes; /* of guest memory, by the guest */
 };
 
 /* CLOCK_MONOTONIC ns after each step of vmm_vm_create(). */
