@@ -118,6 +118,7 @@ const char *cli_initramfs_path(void); /* WARMBOX_INITRAMFS or where it was insta
 
 /* --- the subcommands --- */
 int cli_acquire_main(struct cli *cli, int argc, char **argv);
+int cli_bench_main(struct cli *cli, int argc, char **argv);
 int cli_doctor_main(struct cli *cli, int argc, char **argv);
 int cli_eval_main(struct cli *cli, int argc, char **argv);
 int cli_exec_main(struct cli *cli, int argc, char **argv);

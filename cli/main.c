@@ -30,6 +30,7 @@ static const char help[] =
 	"Looking after it:\n"
 	"  pool [TEMPLATE]    how many sandboxes are ready; change it with --set N\n"
 	"  stats, health      of the daemon\n"
+	"  bench              how fast, how dense, how steady; writes a report\n"
 	"  doctor             is this machine fit, and if not, what to do\n"
 	"  version, help\n"
 	"\n"
@@ -55,12 +56,19 @@ static const struct {
 	const char *name;
 	int (*fn)(struct cli *cli, int argc, char **argv);
 } commands[] = {
-	{ "acquire", cli_acquire_main }, { "doctor", cli_doctor_main },
-	{ "eval", cli_eval_main },	 { "exec", cli_exec_main },
-	{ "health", cli_health_main },	 { "help", help_main },
-	{ "pool", cli_pool_main },	 { "ps", cli_ps_main },
-	{ "release", cli_release_main }, { "run", cli_run_main },
-	{ "stats", cli_stats_main },	 { "template", cli_template_main },
+	{ "acquire", cli_acquire_main },
+	{ "bench", cli_bench_main },
+	{ "doctor", cli_doctor_main },
+	{ "eval", cli_eval_main },
+	{ "exec", cli_exec_main },
+	{ "health", cli_health_main },
+	{ "help", help_main },
+	{ "pool", cli_pool_main },
+	{ "ps", cli_ps_main },
+	{ "release", cli_release_main },
+	{ "run", cli_run_main },
+	{ "stats", cli_stats_main },
+	{ "template", cli_template_main },
 	{ "version", version_main },
 };
 

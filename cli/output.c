@@ -150,6 +150,17 @@ void cli_table_cell(struct cli_table *table, const char *format, ...)
 	table->cells[table->n_cells++] = cell;
 }
 
+/* Characters of UTF-8 text: bytes that do not go on one before them. */
+static size_t text_width(const char *text)
+{
+	size_t n = 0;
+
+	for (; *text; text++) {
+		n += (*text & 0xc0) != 0x80;
+	}
+	return n;
+}
+
 int cli_table_print(const struct cli_table *table, FILE *out)
 {
 	for (size_t i = 0; i < table->n_cells; i++) {
@@ -160,9 +171,10 @@ int cli_table_print(const struct cli_table *table, FILE *out)
 			continue;
 		}
 		for (size_t j = column; j < table->n_cells; j += table->n_columns) {
-			width = MAX(width, strlen(table->cells[j]));
+			width = MAX(width, text_width(table->cells[j]));
 		}
-		fprintf(out, "%-*s  ", (int)width, table->cells[i]);
+		fprintf(out, "%s%*s", table->cells[i],
+			(int)(width - text_width(table->cells[i]) + 2), "");
 	}
 	return table->result;
 }

@@ -55,7 +55,7 @@ static void aligns_tables(void **state)
 
 	assert_int_equal(cli_table_new(3, &table), 0);
 	for (size_t row = 0; row < 20; row++) {
-		cli_table_cell(table, "%s", row == 7 ? "longest" : "a");
+		cli_table_cell(table, "%s", row == 7 ? "longest" : row == 8 ? "5 \xc2\xb5s" : "a");
 		cli_table_cell(table, "%zu", row);
 		cli_table_cell(table, "end");
 	}
@@ -63,6 +63,7 @@ static void aligns_tables(void **state)
 	fclose(out);
 	assert_true(strncmp(text, "a        0   end\n", 17) == 0);
 	assert_non_null(strstr(text, "\nlongest  7   end\n"));
+	assert_non_null(strstr(text, "\n5 \xc2\xb5s     8   end\n"));
 	assert_non_null(strstr(text, "\na        19  end\n"));
 }
 
