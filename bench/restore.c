@@ -261,6 +261,7 @@ static void run_once(struct bench *bench, enum way way)
 
 static int set_up(struct bench *bench, struct base_error *error)
 {
+	_cleanup_fd_ int kvm_fd = -1;
 	uint64_t start_ns;
 	int r;
 
@@ -290,7 +291,13 @@ static int set_up(struct bench *bench, struct base_error *error)
 	bench->params = (struct harness_params){
 		.memory_bytes = bench->tiny.memory_bytes,
 		.image_fd = bench->tiny.memory,
+		.state_fd = bench->tiny.state,
 	};
+	kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	r = vmm_host_fingerprint(kvm_fd, &bench->params.fingerprint);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "looking at this host's KVM");
+	}
 	r = start_floor(bench, -1, &start_ns);
 	return r < 0 ? base_error_set_errno(error, r, "the floor's first run") : 0;
 }

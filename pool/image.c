@@ -20,8 +20,10 @@
 #include "base/fd.h"
 #include "pool/internal.h"
 #include "uffd/uffd.h"
+#include "vmm/vmm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 struct pool_image *pool_image_new(struct pool *pool)
 {
@@ -83,6 +85,16 @@ void pool_image_unref(struct pool_image *image)
 	free(image);
 }
 
+/* Asked once here, since it takes each VMM longer than making its VM does. */
+static uint64_t look_at_host(void)
+{
+	_cleanup_fd_ int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	uint64_t fingerprint = 0;
+
+	(void)vmm_host_fingerprint(kvm_fd, &fingerprint);
+	return fingerprint;
+}
+
 static int open_all(struct pool_image *image, struct snapshot_store *store, const char *name,
 		    struct base_error *error)
 {
@@ -96,6 +108,7 @@ static int open_all(struct pool_image *image, struct snapshot_store *store, cons
 
 	const struct snapshot_manifest *manifest = snapshot_manifest(image->snapshot);
 
+	image->host_fingerprint = look_at_host();
 	for (; image->n_disks < manifest->n_disks; image->n_disks++) {
 		r = snapshot_store_open_image(store, &manifest->disks[image->n_disks],
 					      &image->disk_fds[image->n_disks], error);

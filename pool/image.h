@@ -17,6 +17,7 @@ struct pool_image {
 	int memory_fd; /* read-only, sealed */
 	int disk_fds[SNAPSHOT_DISKS_MAX];
 	unsigned n_disks;
+	uint64_t host_fingerprint; /* 0: each VMM has to look itself, which takes it longer */
 	uint64_t load_ns;
 };
 

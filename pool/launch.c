@@ -126,16 +126,18 @@ static int send_create(struct pool_launch *launch, const struct pool_image *imag
 	struct base_message message = {
 		.op = VMM_OP_CREATE,
 		.sequence = POOL_STEP_CREATE,
-		.arg = { manifest->memory_bytes, manifest->n_vcpus, 0, image->n_disks, 0,
-			 manifest->guest_cid },
+		.arg = { manifest->memory_bytes, manifest->n_vcpus, VMM_CREATE_STATE,
+			 image->n_disks, 0, manifest->guest_cid, image->host_fingerprint },
 	};
 	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, devnull, listener };
+	size_t n_fds = 3;
 
 	for (unsigned i = 0; i < image->n_disks; i++) {
-		fds[3 + i] = image->disk_fds[i];
+		fds[n_fds++] = image->disk_fds[i];
 		message.arg[4] |= UINT64_C(1) << i; /* read-only */
 	}
-	return base_message_send(launch->control, &message, fds, 3 + image->n_disks);
+	fds[n_fds++] = snapshot_state_fd(image->snapshot);
+	return base_message_send(launch->control, &message, fds, n_fds);
 }
 
 int pool_launch_prepare(struct pool_launch *launch, const char *runtime_dir, int devnull,

@@ -13,7 +13,9 @@
  *                    └─ LOAD ─ ATTACH(identity)┘
  *
  * CREATE makes the VM: irqchip, memory slots, vCPUs, devices ("shell"). BOOT or LOAD gives it a
- * state; the vCPUs stay paused until RESUME. ATTACH may come at any time after LOAD or BOOT.
+ * state; the vCPUs stay paused until RESUME. What a state says of the CPU can be set by CREATE
+ * already, which makes LOAD quicker and saves the VMM from asking KVM. ATTACH may come at any time
+ * after LOAD or BOOT.
  */
 
 #include "base/message.h"
@@ -32,12 +34,15 @@ _Static_assert(BASE_MESSAGE_TEXT_MAX == 2048, "COMMAND_LINE_SIZE");
 enum vmm_op {
 	/*
 	 * Makes the VM. arg0 memory bytes (page multiple), arg1 vCPUs, arg2 enum vmm_create_flags,
-	 * arg3 number of disks, arg4 bit n set: disk n is read-only, arg5 guest CID (>= 3).
+	 * arg3 number of disks, arg4 bit n set: disk n is read-only, arg5 guest CID (>= 3), arg6
+	 * this host's vmm_host_fingerprint() (0: the VMM looks itself; only with
+	 * VMM_CREATE_STATE is there anything to save).
 	 * fds: memory (a memfd of exactly arg0 bytes; writable when VMM_CREATE_SHARED, else
 	 * read-only), console (bytes the guest writes to its serial port go here; a file or pipe),
 	 *      vsock listener (listening SOCK_STREAM Unix socket, hybrid protocol; or an
-	 * unconnected Unix socket to have no listener), then the disks, then with VMM_CREATE_LAZY
-	 * /dev/userfaultfd (any other file: the system call is used instead).
+	 * unconnected Unix socket to have no listener), then the disks, then with VMM_CREATE_STATE
+	 * the state that will be loaded (as for LOAD), then with VMM_CREATE_LAZY /dev/userfaultfd
+	 * (any other file: the system call is used instead).
 	 *
 	 * Reply: arg0..arg4 CLOCK_MONOTONIC ns at: start, VM created, memslot set, vCPUs created,
 	 * devices ready. With VMM_CREATE_LAZY, arg5 is the address of the guest memory in the VMM,
@@ -113,6 +118,9 @@ enum vmm_create_flags {
 	VMM_CREATE_SHARED = 1 << 0,
 	/* The memory has holes that are still to be filled: not with VMM_CREATE_SHARED. */
 	VMM_CREATE_LAZY = 1 << 1,
+	/* The state that will be loaded comes along; the vCPUs get its CPUID tables now. LOAD takes
+	 * any state all the same. */
+	VMM_CREATE_STATE = 1 << 2,
 };
 
 enum vmm_resume_flags {

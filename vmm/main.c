@@ -34,6 +34,8 @@
 /* A starter that does not read its socket for so long is taken for dead. */
 #define SEND_TIMEOUT_S 10
 
+#define CREATE_FLAGS (uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY | VMM_CREATE_STATE)
+
 /* A request as its handlers see it. */
 struct request {
 	const struct base_message *message;
@@ -102,17 +104,18 @@ static int expect_fds(struct request *request, size_t least, size_t most)
 static int handle_create(struct program *program, struct request *request)
 {
 	const uint64_t *arg = request->message->arg;
-	struct vmm_create_fds fds = { .userfault = -1 };
+	struct vmm_create_fds fds = { .state = -1, .userfault = -1 };
 	struct vmm_create_times times;
 	struct vmm_config config;
+	bool has_state;
 	size_t n_fds;
 	int r;
 
 	if (program->vm.state != VMM_VM_NEW) {
 		return wrong_state(request, "the VM was created already");
 	}
-	if (arg[1] > VMM_VCPUS_MAX || arg[2] & ~(uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY) ||
-	    arg[3] > VMM_DISKS_MAX || arg[4] > UINT32_MAX || arg[5] >= UINT32_MAX) {
+	if (arg[1] > VMM_VCPUS_MAX || arg[2] & ~CREATE_FLAGS || arg[3] > VMM_DISKS_MAX ||
+	    arg[4] > UINT32_MAX || arg[5] >= UINT32_MAX) {
 		return base_error_set(&request->error, -EINVAL,
 				      "creating the VM: vCPUs, flags, disks or CID out of range");
 	}
@@ -125,7 +128,8 @@ static int handle_create(struct program *program, struct request *request)
 		.read_only_disks = (uint32_t)arg[4],
 		.cid = (uint32_t)arg[5],
 	};
-	n_fds = 3 + config.n_disks + config.lazy;
+	has_state = arg[2] & VMM_CREATE_STATE;
+	n_fds = 3 + config.n_disks + has_state + config.lazy;
 	r = vmm_config_check(&config, &request->error);
 	if (r == 0) {
 		r = expect_fds(request, n_fds, n_fds);
@@ -137,10 +141,13 @@ static int handle_create(struct program *program, struct request *request)
 	fds.console = request->fds[1];
 	fds.listener = request->fds[2];
 	memcpy(fds.disks, request->fds + 3, config.n_disks * sizeof(int));
+	if (has_state) {
+		fds.state = request->fds[3 + config.n_disks];
+	}
 	if (config.lazy) {
 		fds.userfault = request->fds[n_fds - 1];
 	}
-	r = vmm_vm_create(&program->vm, &config, &fds, &times, &request->error);
+	r = vmm_vm_create(&program->vm, &config, &fds, arg[6], &times, &request->error);
 	request->fds[1] = fds.console;
 	request->fds[2] = fds.listener;
 	memcpy(request->fds + 3, fds.disks, config.n_disks * sizeof(int));

@@ -28,7 +28,7 @@
 
 static int save_vcpus(struct vmm_vm *vm, struct base_writer *writer, struct base_error *error)
 {
-	_cleanup_free_ struct vmm_vcpu_state *state = malloc(sizeof(*state));
+	_cleanup_free_ struct vmm_vcpu_state *state = calloc(1, sizeof(*state));
 
 	if (!state) {
 		return base_error_set_errno(error, -ENOMEM, "saving the vCPUs");
@@ -63,7 +63,7 @@ static int save_clock(struct vmm_vm *vm, struct base_writer *writer, struct base
 
 static uint32_t count_sections(const struct vmm_vm *vm)
 {
-	return vm->config.n_vcpus + 3 + vm->n_devices;
+	return vm->config.n_vcpus + 3 + VMM_SLOT_DISK + vm->config.n_disks;
 }
 
 static int save_to(struct vmm_vm *vm, struct base_writer *writer, struct base_error *error)
@@ -255,23 +255,25 @@ static int parse_clock(struct base_reader *reader, struct loaded *loaded, struct
 	return 0;
 }
 
-static int parse(const struct vmm_vm *vm, struct base_reader *reader, struct loaded *loaded,
-		 struct base_error *error)
+static int parse_front(const struct vmm_vm *vm, struct base_reader *reader, struct loaded *loaded,
+		       struct base_error *error)
 {
 	struct vmm_state_header header;
-	struct base_reader payload;
 	int r;
 
 	r = vmm_state_read_header(reader, &header, error);
-	if (r == 0) {
-		r = check_fit(vm, &header, error);
-	}
-	if (r == 0) {
-		r = parse_vcpus(vm, reader, loaded, error);
-	}
-	if (r == 0) {
-		r = parse_clock(reader, loaded, error);
-	}
+	r = r ?: check_fit(vm, &header, error);
+	return r ?: parse_vcpus(vm, reader, loaded, error);
+}
+
+static int parse(const struct vmm_vm *vm, struct base_reader *reader, struct loaded *loaded,
+		 struct base_error *error)
+{
+	struct base_reader payload;
+	int r;
+
+	r = parse_front(vm, reader, loaded, error);
+	r = r ?: parse_clock(reader, loaded, error);
 	if (r == 0) {
 		r = vmm_section_read(reader, VMM_SECTION_IOAPIC, 0, &payload, error);
 	}
@@ -361,6 +363,28 @@ static int read_state(int fd, uint8_t **ret_data, size_t *ret_size, struct base_
 	*ret_data = TAKE_PTR(data);
 	*ret_size = (size_t)info.st_size;
 	return 0;
+}
+
+int vmm_state_cpuid(const struct vmm_vm *vm, int state_fd, struct vmm_cpuid *ret_tables,
+		    struct base_error *error)
+{
+	_cleanup_free_ uint8_t *data = NULL;
+	struct loaded loaded = {};
+	struct base_reader reader;
+	size_t size = 0;
+	int r;
+
+	r = read_state(state_fd, &data, &size, error);
+	if (r < 0) {
+		return r;
+	}
+	reader = base_reader_init(data, size);
+	r = parse_front(vm, &reader, &loaded, error);
+	for (unsigned i = 0; r == 0 && i < vm->config.n_vcpus; i++) {
+		ret_tables[i] = loaded.vcpus[i].cpuid;
+	}
+	free(loaded.vcpus);
+	return r;
 }
 
 int vmm_state_load(struct vmm_vm *vm, int state_fd, struct vmm_state_clock *ret_clock,

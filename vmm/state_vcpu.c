@@ -18,7 +18,8 @@
 #define MSR_TSC		  0x10u
 #define MSR_MCG_CTL	  0x17bu
 #define MSR_TSC_DEADLINE  0x6e0u
-#define MSRS_PER_CALL	  64u
+#define MSRS_PER_CALL	  64u  /* of ours */
+#define MSRS_PER_CALL_MAX 256u /* of KVM's: MAX_IO_MSRS */
 #define TSC_TOLERANCE_PPM 250u
 
 /* ---- out of KVM ---- */
@@ -38,24 +39,15 @@ static int failed(const struct vmm_vcpu *vcpu, const char *call, struct base_err
 	} while (0)
 #define SET GET
 
-static uint32_t xsave_size(const struct vmm_vm *vm)
-{
-	int size = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
-
-	return size > (int)sizeof(struct kvm_xsave) ? (uint32_t)size : sizeof(struct kvm_xsave);
-}
-
 static int get_xsave(const struct vmm_vcpu *vcpu, struct vmm_vcpu_state *state,
 		     struct base_error *error)
 {
-	int has_xsave2 = ioctl(vcpu->vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
-
-	state->xsave_bytes = xsave_size(vcpu->vm);
+	state->xsave_bytes = vcpu->vm->xsave_bytes;
 	if (state->xsave_bytes > VMM_XSAVE_BYTES_MAX) {
 		return base_error_set(error, -E2BIG, "vCPU %u: extended state of %u bytes",
 				      vcpu->index, state->xsave_bytes);
 	}
-	if (has_xsave2 > 0) {
+	if (vcpu->vm->has_xsave2) {
 		GET(vcpu, KVM_GET_XSAVE2, state->xsave, error);
 	} else {
 		GET(vcpu, KVM_GET_XSAVE, state->xsave, error);
@@ -193,24 +185,33 @@ int vmm_vcpu_state_get(const struct vmm_vcpu *vcpu, struct vmm_vcpu_state *ret_s
 
 /* ---- into KVM ---- */
 
-static int set_msr(const struct vmm_vcpu *vcpu, uint32_t index, uint64_t value,
-		   struct base_error *error)
-{
-	struct kvm_msr_entry entry = { .index = index, .data = value };
-	int done = transfer_msrs(vcpu, KVM_SET_MSRS, &entry, 1);
+/*
+ * Each call to a vCPU loads it onto the CPU and puts it back, which on kvm-pvm is most of what the
+ * call costs. So what a new vCPU has already is not set, and what can go together does.
+ */
 
-	if (done != 1) {
-		return base_error_set_errno(error, done < 0 ? done : -EINVAL,
-					    "vCPU %u: writing MSR %#x", vcpu->index, index);
+int vmm_vcpu_state_probe(const struct vmm_vcpu *vcpu, bool *ret_tsc_is_fixed,
+			 struct base_error *error)
+{
+	uint64_t tsc = 0;
+	int r = get_msr(vcpu, MSR_TSC, &tsc, error);
+
+	if (r == 0) {
+		/* The guest's TSC starts at 0 with its first vCPU, unless it is the host's. */
+		*ret_tsc_is_fixed = tsc > __rdtsc() / 2;
 	}
-	return 0;
+	return r;
 }
 
 static int set_tsc_khz(const struct vmm_vcpu *vcpu, uint32_t wanted_khz, struct base_error *error)
 {
-	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+	int khz = ioctl(vcpu->vm->fd, KVM_GET_TSC_KHZ, 0);
 	uint64_t difference;
 
+	if (khz <= 0) {
+		/* Only newer kernels answer for the whole VM. */
+		khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+	}
 	if (khz <= 0) {
 		return failed(vcpu, "KVM_GET_TSC_KHZ", error);
 	}
@@ -229,130 +230,163 @@ static int set_tsc_khz(const struct vmm_vcpu *vcpu, uint32_t wanted_khz, struct 
 	return 0;
 }
 
-/* The table was set when the vCPU was made; setting the same again would only take time. */
-static int set_cpuid(const struct vmm_vcpu *vcpu, const struct vmm_cpuid *cpuid,
-		     struct base_error *error)
+static int set_mp_state(const struct vmm_vcpu *vcpu, const struct kvm_mp_state *mp_state,
+			struct base_error *error)
 {
-	struct vmm_cpuid present = { .n_entries = VMM_CPUID_ENTRIES_MAX };
+	uint32_t fresh = vcpu->index == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;
 
-	GET(vcpu, KVM_GET_CPUID2, &present, error);
-	if (present.n_entries == cpuid->n_entries) {
-		bool same = true;
-
-		for (uint32_t i = 0; i < cpuid->n_entries && same; i++) {
-			same = memcmp(&present.entries[i], &cpuid->entries[i],
-				      offsetof(struct kvm_cpuid_entry2, padding)) == 0;
-		}
-		if (same) {
-			return 0;
-		}
+	if (mp_state->mp_state != fresh) {
+		SET(vcpu, KVM_SET_MP_STATE, mp_state, error);
 	}
-	SET(vcpu, KVM_SET_CPUID2, cpuid, error);
 	return 0;
 }
 
-static int set_msrs(const struct vmm_vcpu *vcpu, const struct vmm_msrs *msrs,
+static int set_xcrs(const struct vmm_vcpu *vcpu, const struct kvm_xcrs *xcrs,
 		    struct base_error *error)
 {
-	struct vmm_msrs copy = *msrs;
+	bool is_fresh = xcrs->nr_xcrs == 1 && xcrs->flags == 0 && xcrs->xcrs[0].xcr == 0 &&
+			xcrs->xcrs[0].value == VMM_XFEATURE_X87;
 
-	for (uint32_t next = 0; next < copy.n_entries; next += MSRS_PER_CALL) {
-		uint32_t n = MIN(copy.n_entries - next, MSRS_PER_CALL);
-		int done = transfer_msrs(vcpu, KVM_SET_MSRS, &copy.entries[next], n);
-
-		if (done < 0) {
-			return base_error_set_errno(error, done, "vCPU %u: KVM_SET_MSRS",
-						    vcpu->index);
-		}
-		if ((uint32_t)done != n) {
-			return base_error_set(
-				error, -EINVAL, "vCPU %u: KVM refuses MSR %#x with value %#llx",
-				vcpu->index, copy.entries[next + (uint32_t)done].index,
-				copy.entries[next + (uint32_t)done].data);
-		}
+	if (!is_fresh) {
+		SET(vcpu, KVM_SET_XCRS, xcrs, error);
 	}
 	return 0;
 }
 
-static uint64_t apart(uint64_t a, uint64_t b)
+static int set_debugregs(const struct vmm_vcpu *vcpu, const struct kvm_debugregs *debugregs,
+			 struct base_error *error)
 {
-	return a > b ? a - b : b - a;
+	static const struct kvm_debugregs fresh = { .dr6 = 0xffff0ff0, .dr7 = 0x400 };
+
+	if (memcmp(debugregs, &fresh, sizeof(fresh)) != 0) {
+		SET(vcpu, KVM_SET_DEBUGREGS, debugregs, error);
+	}
+	return 0;
+}
+
+static int set_events(const struct vmm_vcpu *vcpu, const struct kvm_vcpu_events *events,
+		      struct base_error *error)
+{
+	static const struct kvm_vcpu_events fresh;
+	struct kvm_vcpu_events copy = *events;
+
+	copy.flags = 0; /* they say which fields count */
+	if (memcmp(&copy, &fresh, sizeof(fresh)) != 0) {
+		SET(vcpu, KVM_SET_VCPU_EVENTS, events, error);
+	}
+	return 0;
+}
+
+static int refused_msr(const struct vmm_vcpu *vcpu, const struct kvm_msr_entry *entry, int done,
+		       struct base_error *error)
+{
+	if (done < 0) {
+		return base_error_set_errno(error, done, "vCPU %u: KVM_SET_MSRS", vcpu->index);
+	}
+	return base_error_set(error, -EINVAL, "vCPU %u: KVM refuses MSR %#x with value %#llx",
+			      vcpu->index, entry->index, entry->data);
+}
+
+/* As they lie in the state, with the TSC behind them; most often that is one call. */
+static int set_msrs(const struct vmm_vcpu *vcpu, struct vmm_msrs *msrs, uint64_t tsc,
+		    struct base_error *error)
+{
+	uint32_t saved = msrs->n_entries, next;
+	int done;
+
+	msrs->entries[saved] = (struct kvm_msr_entry){ .index = MSR_TSC, .data = tsc };
+	next = MIN(saved + 1, MSRS_PER_CALL_MAX);
+	msrs->n_entries = next;
+	done = ioctl(vcpu->fd, KVM_SET_MSRS, msrs);
+	msrs->n_entries = saved;
+	if (done < 0 || (uint32_t)done != next) {
+		return refused_msr(vcpu, &msrs->entries[MAX(done, 0)], done < 0 ? -errno : done,
+				   error);
+	}
+	while (next < saved + 1) {
+		uint32_t n = MIN(saved + 1 - next, MSRS_PER_CALL);
+
+		done = transfer_msrs(vcpu, KVM_SET_MSRS, &msrs->entries[next], n);
+		if (done < 0 || (uint32_t)done != n) {
+			return refused_msr(vcpu, &msrs->entries[next + (uint32_t)MAX(done, 0)],
+					   done, error);
+		}
+		next += n;
+	}
+	return 0;
+}
+
+/* In a call of its own and after the LAPIC: KVM drops the write silently while the timer is in
+ * another mode. A new vCPU has none armed. */
+static int set_deadline(const struct vmm_vcpu *vcpu, uint64_t deadline, struct base_error *error)
+{
+	struct kvm_msr_entry entry = { .index = MSR_TSC_DEADLINE, .data = deadline };
+	int done;
+
+	if (deadline == 0) {
+		return 0;
+	}
+	done = transfer_msrs(vcpu, KVM_SET_MSRS, &entry, 1);
+	return done == 1 ? 0 : refused_msr(vcpu, &entry, done, error);
+}
+
+int vmm_vcpu_state_tsc(const struct vmm_vcpu *vcpu, uint64_t *ret_tsc, struct base_error *error)
+{
+	if (vcpu->vm->tsc_is_fixed) {
+		*ret_tsc = __rdtsc();
+		return 0;
+	}
+	return get_msr(vcpu, MSR_TSC, ret_tsc, error);
 }
 
 /*
  * kvm-pvm takes a write to the TSC without an error and leaves the guest at the host's TSC. The
  * guest then keeps time by kvmclock, which the host kind can move (vmm/boot.c sees to it); what is
- * left in units of the TSC is the armed timer, so that is moved by as much as the TSC was not.
+ * left in units of the TSC is the armed timer, so that is moved by as much as the TSC is not. The
+ * TSC is written all the same: KVM's own arithmetic goes by what was written, and would take the
+ * timer for overdue.
  */
-static int set_tsc(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
-		   struct base_error *error)
+static int set_msrs_and_timer(const struct vmm_vcpu *vcpu, struct vmm_vcpu_state *state,
+			      struct base_error *error)
 {
+	uint64_t tsc = vcpu->vm->tsc_is_fixed ? __rdtsc() : state->tsc;
 	uint64_t deadline = state->tsc_deadline;
-	uint64_t tsc;
 	int r;
 
-	r = set_msr(vcpu, MSR_TSC, state->tsc, error);
-	if (r == 0) {
-		r = get_msr(vcpu, MSR_TSC, &tsc, error);
+	r = set_msrs(vcpu, &state->msrs, tsc, error);
+	if (deadline != 0) {
+		deadline += tsc - state->tsc;
 	}
-	if (r < 0) {
-		return r;
-	}
-	/* Honoured or not: is the guest's TSC nearer to what it was set to, or to the host's? */
-	if (apart(tsc, __rdtsc()) < apart(tsc, state->tsc)) {
-		if (deadline) {
-			deadline += tsc - state->tsc;
-		}
-		/* KVM's own arithmetic goes by what was written, and would take the timer for
-		 * overdue: make it agree with what the guest sees. */
-		r = set_msr(vcpu, MSR_TSC, tsc, error);
-		if (r < 0) {
-			return r;
-		}
-	}
-	/* In a call of its own and after the LAPIC: KVM drops the write silently while the timer is
-	 * in another mode. */
-	return set_msr(vcpu, MSR_TSC_DEADLINE, deadline, error);
+	return r ?: set_deadline(vcpu, deadline, error);
 }
 
-int vmm_vcpu_state_tsc(const struct vmm_vcpu *vcpu, uint64_t *ret_tsc, struct base_error *error)
-{
-	return get_msr(vcpu, MSR_TSC, ret_tsc, error);
-}
-
-int vmm_vcpu_state_set(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
+int vmm_vcpu_state_set(struct vmm_vcpu *vcpu, struct vmm_vcpu_state *state,
 		       struct base_error *error)
 {
 	int r;
 
-	if (state->xsave_bytes != xsave_size(vcpu->vm)) {
+	if (state->xsave_bytes != vcpu->vm->xsave_bytes) {
 		return base_error_set(error, -EINVAL,
 				      "vCPU %u: extended state of %u bytes, this host has %u",
-				      vcpu->index, state->xsave_bytes, xsave_size(vcpu->vm));
+				      vcpu->index, state->xsave_bytes, vcpu->vm->xsave_bytes);
 	}
 	r = set_tsc_khz(vcpu, state->tsc_khz, error);
-	if (r == 0) {
-		r = set_cpuid(vcpu, &state->cpuid, error);
-	}
+	r = r ?: vmm_vcpu_set_cpuid(vcpu, &state->cpuid, error);
+	r = r ?: set_mp_state(vcpu, &state->mp_state, error);
 	if (r < 0) {
 		return r;
 	}
-	SET(vcpu, KVM_SET_MP_STATE, &state->mp_state, error);
 	/* Before the events: it clears a pending exception. */
 	SET(vcpu, KVM_SET_REGS, &state->regs, error);
 	/* Before the LAPIC: it carries the APIC base, with the mode of the APIC. */
 	SET(vcpu, KVM_SET_SREGS2, &state->sregs, error);
 	SET(vcpu, KVM_SET_XSAVE, state->xsave, error);
-	SET(vcpu, KVM_SET_XCRS, &state->xcrs, error);
-	SET(vcpu, KVM_SET_DEBUGREGS, &state->debugregs, error);
-	SET(vcpu, KVM_SET_LAPIC, &state->lapic, error);
-	r = set_msrs(vcpu, &state->msrs, error);
-	if (r == 0) {
-		r = set_tsc(vcpu, state, error);
-	}
+	r = set_xcrs(vcpu, &state->xcrs, error);
+	r = r ?: set_debugregs(vcpu, &state->debugregs, error);
 	if (r < 0) {
 		return r;
 	}
-	SET(vcpu, KVM_SET_VCPU_EVENTS, &state->events, error);
-	return 0;
+	SET(vcpu, KVM_SET_LAPIC, &state->lapic, error);
+	r = set_msrs_and_timer(vcpu, state, error);
+	return r ?: set_events(vcpu, &state->events, error);
 }

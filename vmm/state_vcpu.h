@@ -11,11 +11,11 @@
 
 #define VMM_MSRS_MAX 512
 
-/* struct kvm_msrs with room for the most entries. */
+/* struct kvm_msrs with room for the most entries, and the TSC behind them. */
 struct vmm_msrs {
 	uint32_t n_entries;
 	uint32_t padding;
-	struct kvm_msr_entry entries[VMM_MSRS_MAX];
+	struct kvm_msr_entry entries[VMM_MSRS_MAX + 1];
 };
 
 struct vmm_vcpu_state {
@@ -40,15 +40,20 @@ int vmm_vcpu_state_get(const struct vmm_vcpu *vcpu, struct vmm_vcpu_state *ret_s
 		       struct base_error *error);
 
 void vmm_vcpu_state_write(const struct vmm_vcpu_state *state, struct base_writer *writer);
-/* Checks counts and sizes; what values mean is for KVM to check. 0 or -EBADMSG. */
+/* Checks counts and sizes; what values mean is for KVM to check. *ret_state must be zeroed, or have
+ * been read before. 0 or -EBADMSG. */
 int vmm_vcpu_state_read(struct vmm_vcpu_state *ret_state, struct base_reader *reader,
 			struct base_error *error);
 
+/* Of a new vCPU: whether this host kind leaves a guest's TSC at the host's. 0 or -errno. */
+int vmm_vcpu_state_probe(const struct vmm_vcpu *vcpu, bool *ret_tsc_is_fixed,
+			 struct base_error *error);
+
 /*
- * Puts everything into KVM. A host kind that cannot move the guest's TSC leaves it at the host's,
- * and then the armed timer is moved instead. 0 or -errno.
+ * Puts everything into KVM; the vCPU must be new, and the state is of no use afterwards. Where the
+ * guest's TSC cannot be moved, the armed timer is moved instead. 0 or -errno.
  */
-int vmm_vcpu_state_set(const struct vmm_vcpu *vcpu, const struct vmm_vcpu_state *state,
+int vmm_vcpu_state_set(struct vmm_vcpu *vcpu, struct vmm_vcpu_state *state,
 		       struct base_error *error);
 
 /* What the guest's RDTSC gives now. 0 or -errno. */

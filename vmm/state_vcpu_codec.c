@@ -245,7 +245,6 @@ int vmm_vcpu_state_read(struct vmm_vcpu_state *ret_state, struct base_reader *re
 {
 	struct codec codec = { .decode = true, .reader = reader };
 
-	memset(ret_state, 0, sizeof(*ret_state));
 	code_state(&codec, ret_state);
 	if (base_reader_finish(reader) < 0) {
 		return base_error_set(error, -EBADMSG,

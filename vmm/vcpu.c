@@ -40,12 +40,26 @@ int vmm_vcpu_setup_signal(void)
 	return sigaction(KICK_SIGNAL, &action, NULL) < 0 ? -errno : 0;
 }
 
-int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
-		  struct base_error *error)
+int vmm_vcpu_set_cpuid(struct vmm_vcpu *vcpu, const struct vmm_cpuid *cpuid,
+		       struct base_error *error)
 {
-	struct vmm_cpuid cpuid;
+	uint64_t digest = vmm_cpuid_fingerprint(cpuid);
+
+	if (vcpu->cpuid_digest == digest) {
+		return 0;
+	}
+	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0) {
+		return base_error_set_errno(error, -errno, "setting the CPUID table of vCPU %u",
+					    vcpu->index);
+	}
+	vcpu->cpuid_digest = digest;
+	return 0;
+}
+
+int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
+		  const struct vmm_cpuid *cpuid, struct base_error *error)
+{
 	void *run;
-	int r;
 
 	*vcpu = (struct vmm_vcpu){ .vm = vm, .index = index, .fd = -1, .parked = true };
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)index);
@@ -58,15 +72,7 @@ int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
 					    index);
 	}
 	vcpu->run = run;
-	r = vmm_cpuid_for_vcpu(&vm->cpuid, index, vm->config.n_vcpus, &cpuid);
-	if (r < 0) {
-		return base_error_set_errno(error, r, "building the CPUID table of vCPU %u", index);
-	}
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, &cpuid) < 0) {
-		return base_error_set_errno(error, -errno, "setting the CPUID table of vCPU %u",
-					    index);
-	}
-	return 0;
+	return vmm_vcpu_set_cpuid(vcpu, cpuid, error);
 }
 
 void vmm_vcpu_kick(struct vmm_vcpu *vcpu)

@@ -14,6 +14,8 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "vmm/state.h"
+#include "vmm/state_vcpu.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -106,11 +108,6 @@ int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct v
 		return base_error_set(error, -EIO, "KVM gives no run area");
 	}
 	vm->run_bytes = (size_t)r;
-	r = vmm_cpuid_base(kvm_fd, kind, &vm->cpuid);
-	if (r < 0) {
-		return base_error_set_errno(error, r, "reading the CPUID table of KVM");
-	}
-	vm->fingerprint = vmm_cpuid_fingerprint(&vm->cpuid);
 	return vmm_vcpu_setup_signal();
 }
 
@@ -147,8 +144,7 @@ static int create_kvm(struct vmm_vm *vm, struct base_error *error)
 	}
 	r = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
 	vm->has_xsave2 = r > 0;
-	vmm_pvm_xsave_layout(&vm->cpuid, (uint32_t)MAX(r, (int)sizeof(struct kvm_xsave)),
-			     &vm->xsave);
+	vm->xsave_bytes = (uint32_t)MAX(r, (int)sizeof(struct kvm_xsave));
 	return 0;
 }
 
@@ -183,10 +179,56 @@ static int create_memory(struct vmm_vm *vm, const struct vmm_create_fds *fds,
 	return 0;
 }
 
-static int create_vcpus(struct vmm_vm *vm, struct base_error *error)
+/* The CPUID tables of a VM that is booted: what KVM can do, less what we do not want. */
+static int build_cpuid(struct vmm_vm *vm, struct vmm_cpuid *tables, struct base_error *error)
 {
+	struct vmm_cpuid base;
+	int r;
+
+	r = vmm_cpuid_base(vm->kvm_fd, vm->kind, &base);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "reading the CPUID table of KVM");
+	}
+	vm->fingerprint = vmm_cpuid_fingerprint(&base);
 	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
-		int r = vmm_vcpu_init(&vm->vcpus[i], vm, i, error);
+		r = vmm_cpuid_for_vcpu(&base, i, vm->config.n_vcpus, &tables[i]);
+		if (r < 0) {
+			return base_error_set_errno(error, r, "building the CPUID table of vCPU %u",
+						    i);
+		}
+	}
+	return 0;
+}
+
+/* Asking KVM takes longer than making the VM does, so a state that brings its tables along is only
+ * compared by its fingerprint with the one that the caller has asked for once. */
+static int prepare_cpuid(struct vmm_vm *vm, int state_fd, uint64_t fingerprint,
+			 struct vmm_cpuid *tables, struct base_error *error)
+{
+	int r = 0;
+
+	vm->fingerprint = fingerprint;
+	if (state_fd < 0 || fingerprint == 0) {
+		r = build_cpuid(vm, tables, error);
+	}
+	if (r == 0 && state_fd >= 0) {
+		r = vmm_state_cpuid(vm, state_fd, tables, error);
+	}
+	return r;
+}
+
+static int create_vcpus(struct vmm_vm *vm, const struct vmm_cpuid *tables, struct base_error *error)
+{
+	vmm_pvm_xsave_layout(&tables[0], vm->xsave_bytes, &vm->xsave);
+	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
+		int r = vmm_vcpu_init(&vm->vcpus[i], vm, i, &tables[i], error);
+
+		if (r < 0) {
+			return r;
+		}
+	}
+	if (!vm->config.shared) {
+		int r = vmm_vcpu_state_probe(&vm->vcpus[0], &vm->tsc_is_fixed, error);
 
 		if (r < 0) {
 			return r;
@@ -272,9 +314,11 @@ static int create_devices(struct vmm_vm *vm, struct vmm_create_fds *fds, struct 
 }
 
 int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
-		  struct vmm_create_times *ret_times, struct base_error *error)
+		  uint64_t fingerprint, struct vmm_create_times *ret_times,
+		  struct base_error *error)
 {
 	struct vmm_create_times times = { .start_ns = base_clock_monotonic_ns() };
+	_cleanup_free_ struct vmm_cpuid *tables = NULL;
 	int r;
 
 	r = vmm_config_check(config, error);
@@ -293,7 +337,12 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 		return r;
 	}
 	times.memslot_ns = base_clock_monotonic_ns();
-	r = create_vcpus(vm, error);
+	tables = calloc(config->n_vcpus, sizeof(*tables));
+	if (!tables) {
+		return base_error_set_errno(error, -ENOMEM, "creating the vCPUs");
+	}
+	r = prepare_cpuid(vm, fds->state, fingerprint, tables, error);
+	r = r ?: create_vcpus(vm, tables, error);
 	if (r < 0) {
 		return r;
 	}

@@ -50,6 +50,7 @@ struct vmm_create_fds {
 	int console;
 	int listener;
 	int disks[VMM_DISKS_MAX];
+	int state;     /* what will be loaded, or -1; never taken */
 	int userfault; /* only for lazy memory; never taken */
 };
 
@@ -70,7 +71,8 @@ struct vmm_vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
-	bool parked; /* outside KVM_RUN, with no half-done I/O; under the device lock */
+	uint64_t cpuid_digest; /* of the table it was given */
+	bool parked;	       /* outside KVM_RUN, with no half-done I/O; under the device lock */
 };
 
 struct vmm_vm_callbacks {
@@ -102,9 +104,10 @@ struct vmm_vm {
 	struct vmm_loop *loop; /* borrowed */
 	struct vmm_vm_callbacks callbacks;
 	struct vmm_virtio_host virtio_host;
-	struct vmm_cpuid cpuid; /* filtered, before topology */
-	size_t run_bytes;	/* size of the kvm_run mapping */
+	size_t run_bytes;     /* size of the kvm_run mapping */
+	uint32_t xsave_bytes; /* of a vCPU's extended state */
 	bool has_xsave2;
+	bool tsc_is_fixed; /* the guest's TSC is the host's, whatever is written to it */
 	struct vmm_xsave_layout xsave; /* of the vCPUs' extended state */
 	int over_fd;		       /* eventfd: readable when the VM is over */
 
@@ -131,9 +134,11 @@ struct vmm_vm {
 int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct vmm_loop *loop,
 		const struct vmm_vm_callbacks *callbacks, struct base_error *error);
 
-/* Makes the VM and starts its threads, parked. On failure the VM is broken. 0 or -errno. */
+/* Makes the VM and starts its threads, parked. fingerprint: vmm_host_fingerprint(), or 0 to ask
+ * KVM. On failure the VM is broken. 0 or -errno. */
 int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
-		  struct vmm_create_times *ret_times, struct base_error *error);
+		  uint64_t fingerprint, struct vmm_create_times *ret_times,
+		  struct base_error *error);
 
 /* Lets the vCPUs run. 0 or -errno. */
 int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error);
@@ -150,9 +155,12 @@ void vmm_vm_end(struct vmm_vm *vm, enum vmm_exit_reason reason, int code, const 
 
 /* --- vcpu.c --- */
 
-/* Creates vCPU index with its CPUID table. */
+/* Creates vCPU index with this CPUID table. */
 int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
-		  struct base_error *error);
+		  const struct vmm_cpuid *cpuid, struct base_error *error);
+/* Gives it another table, which KVM takes until the vCPU has run. Does nothing for the same. */
+int vmm_vcpu_set_cpuid(struct vmm_vcpu *vcpu, const struct vmm_cpuid *cpuid,
+		       struct base_error *error);
 /* Starts the thread, parked. */
 int vmm_vcpu_start(struct vmm_vcpu *vcpu, struct base_error *error);
 /* Makes the vCPU leave KVM_RUN, and not enter it again before immediate_exit is cleared. */

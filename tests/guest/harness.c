@@ -247,6 +247,9 @@ int harness_prepare(struct harness_vm *vm, const struct harness_params *params)
 	for (unsigned i = 0; i < params->n_disks; i++) {
 		fds[3 + i] = params->disk_fds[i];
 	}
+	if (params->state_fd > 0) {
+		fds[n_fds++] = params->state_fd;
+	}
 	if (params->lazy) {
 		/* Without the device the VMM tries the system call. */
 		userfault_device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -256,10 +259,13 @@ int harness_prepare(struct harness_vm *vm, const struct harness_params *params)
 	uint64_t args[BASE_MESSAGE_ARGS] = {
 		vm->memory_bytes,
 		params->n_vcpus ? params->n_vcpus : 1,
-		(vm->private_memory ? 0 : VMM_CREATE_SHARED) | (params->lazy ? VMM_CREATE_LAZY : 0),
+		(vm->private_memory ? 0 : VMM_CREATE_SHARED) |
+			(params->state_fd > 0 ? VMM_CREATE_STATE : 0) |
+			(params->lazy ? VMM_CREATE_LAZY : 0),
 		params->n_disks,
 		params->read_only_disks,
 		params->cid ? params->cid : 3,
+		params->fingerprint,
 	};
 
 	return harness_post(vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, n_fds, NULL);

@@ -20,11 +20,13 @@
 struct harness_params {
 	uint64_t memory_bytes; /* 0: 4 MiB */
 	unsigned n_vcpus;      /* 0: 1 */
-	int image_fd;	 /* > 0: restore from this image, mapped private; 0: own shared memory */
-	bool lazy;	 /* the image has holes: vm->userfault says which are missed */
-	int nice;	 /* what the VMM starts with */
-	int console_fd;	 /* > 0: instead of the console memfd; borrowed */
-	int listener_fd; /* > 0; borrowed */
+	int image_fd; /* > 0: restore from this image, mapped private; 0: own shared memory */
+	int state_fd; /* > 0: what will be loaded; borrowed */
+	uint64_t fingerprint;	     /* of this host, or 0 */
+	bool lazy;		     /* the image has holes: vm->userfault says which are missed */
+	int nice;		     /* what the VMM starts with */
+	int console_fd;		     /* > 0: instead of the console memfd; borrowed */
+	int listener_fd;	     /* > 0; borrowed */
 	int disk_fds[VMM_DISKS_MAX]; /* borrowed */
 	unsigned n_disks;
 	uint32_t read_only_disks;

@@ -10,6 +10,7 @@
 #include "vmm/state_vcpu.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -346,6 +347,31 @@ static void test_identity(void **state)
 	}
 }
 
+/* With the state there when the VM is made, KVM is not asked for what the state says; another
+ * host's state is refused, by what we are told this host is. */
+static void test_state_at_creation(void **state)
+{
+	_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE, other = HARNESS_VM_NONE;
+	_cleanup_image_ struct image image = { -1, -1, 0 };
+	_cleanup_fd_ int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	struct harness_params params = {};
+
+	make_image("smp", 2, 0, "ready", &image);
+	mailbox_set(image.memory, 0, 1);
+	params.n_vcpus = 2;
+	params.image_fd = image.memory;
+	params.memory_bytes = image.memory_bytes;
+	params.state_fd = image.state;
+	assert_int_equal(vmm_host_fingerprint(kvm_fd, &params.fingerprint), 0);
+	assert_vm_ok(&vm, harness_create(&vm, &params));
+	assert_vm_ok(&vm, harness_load(&vm, image.state));
+	assert_vm_ok(&vm, harness_resume(&vm));
+	expect_end(&vm, 0);
+
+	params.fingerprint ^= 1;
+	assert_int_equal(harness_create(&other, &params), -EXDEV);
+}
+
 /* A state fits the VM that it was saved from, and no other. */
 static void test_other_configuration(void **state)
 {
@@ -380,6 +406,7 @@ int main(void)
 		cmocka_unit_test(test_two_cpus),
 		cmocka_unit_test(test_clock_and_timer_of_an_old_snapshot),
 		cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_state_at_creation),
 		cmocka_unit_test(test_other_configuration),
 	};
 

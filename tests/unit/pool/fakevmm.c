@@ -152,8 +152,11 @@ static const char *check_create(const struct base_message *create, const int *fd
 	socklen_t size = sizeof(listening);
 	extern char **environ;
 
-	if (n_fds != 3 + create->arg[3]) {
+	if (!(create->arg[2] & VMM_CREATE_STATE) || n_fds != 3 + create->arg[3] + 1) {
 		return "number of descriptors";
+	}
+	if ((fcntl(fds[n_fds - 1], F_GET_SEALS) & F_SEAL_WRITE) == 0) {
+		return "the state may change";
 	}
 	if (fstat(fds[0], &status) < 0 || (uint64_t)status.st_size != create->arg[0]) {
 		return "size of the memory";
@@ -164,7 +167,7 @@ static const char *check_create(const struct base_message *create, const int *fd
 	if (getsockopt(fds[2], SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || !listening) {
 		return "the listener does not listen";
 	}
-	for (size_t i = 3; i < n_fds; i++) {
+	for (size_t i = 3; i < n_fds - 1; i++) {
 		if ((fcntl(fds[i], F_GETFL) & O_ACCMODE) != O_RDONLY) {
 			return "a disk is writable";
 		}
