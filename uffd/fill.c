@@ -9,7 +9,7 @@
  * file locked, fills it and then lets go of it, so that others see all of it or wait. That holds
  * while the source cannot vanish in the middle of a page, when the kernel would let go of what it
  * has with zeros behind it: scratch and buffers are registered with the ring and so pinned. It also
- * needs pages of the size that is written, which uffd/main.c checks.
+ * needs memfds of small pages, which uffd_host_check() makes sure of.
  *
  * Writing a page that is there already, with the same bytes, disturbs nobody. Any thread; what goes
  * wrong is left in the piece.

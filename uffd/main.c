@@ -17,8 +17,8 @@
 
 #include "uffd/pager.h"
 
-#include "base/fd.h"
 #include "base/log.h"
+#include "uffd/uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,31 +26,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-/*
- * Filling page by page needs memfds of small pages: with a huge one, the first write would make the
- * pages beside it appear as zeros to everybody.
- */
-static int check_pages(struct base_error *error)
-{
-	_cleanup_fd_ int memfd = -1;
-	uint8_t page[SNAPSHOT_PAGE_BYTES] = { 1 };
-	int r = base_fd_memfd("warmbox-probe", MIB(4), &memfd);
-
-	if (r == 0) {
-		r = base_fd_pwrite_full(memfd, page, sizeof(page), 0);
-	}
-	if (r < 0) {
-		return base_error_set_errno(error, r, "cannot make a memfd");
-	}
-	if (lseek(memfd, 0, SEEK_HOLE) != (off_t)sizeof(page)) {
-		return base_error_set(error, -EOPNOTSUPP,
-				      "memfds are made of huge pages here: write \"never\" or "
-				      "\"advise\" to "
-				      "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
-	}
-	return 0;
-}
 
 /* Every image has three descriptors and every VM one. */
 static void raise_limits(void)
@@ -77,7 +52,7 @@ static int init(struct uffd_pager *pager, struct base_error *error)
 					    PAGER_CONTROL_FD);
 	}
 	raise_limits();
-	r = check_pages(error);
+	r = uffd_host_check(error);
 	if (r < 0) {
 		return r;
 	}

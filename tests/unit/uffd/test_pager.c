@@ -182,6 +182,49 @@ static void test_zero_chunks_are_not_read(void **state)
 	close(memfd);
 }
 
+/* What is in the working set is there before anybody asks, and is not read a second time for it. */
+static void test_working_set(void **state)
+{
+	struct scene *scene = *state;
+	const uint64_t bytes = MIB(6);
+	uint64_t *content = malloc(bytes), seed = 1;
+	struct base_message event, counters;
+	struct base_error error = { 0 };
+	int source = -1;
+
+	assert_non_null(content);
+	for (size_t i = 0; i < bytes / sizeof(*content); i++) {
+		content[i] = fixture_random(&seed);
+	}
+	assert_int_equal(base_fd_memfd("test", bytes, &source), 0);
+	assert_int_equal(base_fd_pwrite_full(source, content, bytes, 0), 0);
+	free(content);
+	scene_publish(scene, source, bytes);
+
+	uint64_t ws_pages = snapshot_memory_ws_pages(snapshot_memory(scene->snapshot));
+	/* As fixture_working_set() has them: every third page, downwards. */
+	struct fake_vm_order order = scene_order(scene, scene->n_pages - 1, scene->n_pages - 3);
+	int memfd = scene_image(scene, 1, NO_BACKGROUND);
+	struct fake_vm vm = fake_vm_start(memfd, scene->bytes);
+
+	order.count = ws_pages;
+	assert_int_equal(ws_pages, scene->n_pages / 3);
+	if (uffd_client_wait(scene->client, 1, PAGER_EVENT_PREFETCHED, &event, &error) < 0) {
+		fail_msg("%s", error.text);
+	}
+	assert_int_equal(event.arg[2], ws_pages * SNAPSHOT_PAGE_BYTES);
+	assert_false(scene_attach(scene, 1, 1, &vm));
+	fake_vm_ask(&vm, order);
+	scene_check(scene, &vm, order);
+	counters = scene_counters(scene, 1);
+	assert_int_equal(counters.arg[3], 0);
+	assert_int_equal(counters.arg[5], 0);
+	/* The background's first read may have come between. */
+	assert_in_range(counters.arg[1], 1, ws_pages * SNAPSHOT_PAGE_BYTES);
+	fake_vm_end(&vm);
+	close(memfd);
+}
+
 /* More than the first read and what the time allows is never filled. */
 static void test_background_limit(void **state)
 {
@@ -219,6 +262,7 @@ int main(void)
 						scene_teardown),
 		cmocka_unit_test_setup_teardown(test_zero_chunks_are_not_read, scene_setup,
 						scene_teardown),
+		cmocka_unit_test_setup_teardown(test_working_set, scene_setup, scene_teardown),
 		cmocka_unit_test_setup_teardown(test_background_limit, scene_setup, scene_teardown),
 	};
 

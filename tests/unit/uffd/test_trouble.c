@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -225,6 +226,32 @@ static void test_sealed_already(void **state)
 }
 
 /* --- deaths --- */
+
+/* A pager has taken the fault's message and died before it could answer. */
+static void test_fault_taken_by_a_dead_pager(void **state)
+{
+	struct scene *scene = *state;
+	struct fake_vm_order one;
+	uint8_t message[32];
+	struct pollfd item;
+
+	scene_publish_mixed(scene, MIB(24));
+	one = scene_order(scene, scene->n_pages - 40, 1);
+	one.count = 1;
+
+	int memfd = scene_image(scene, 1, NO_BACKGROUND);
+	struct fake_vm vm = fake_vm_start(memfd, scene->bytes);
+
+	fake_vm_ask(&vm, one);
+	item = (struct pollfd){ .fd = vm.uffd, .events = POLLIN };
+	assert_int_equal(poll(&item, 1, 20000), 1);
+	assert_int_equal(read(vm.uffd, message, sizeof(message)), sizeof(message));
+	assert_true(fake_vm_is_silent(&vm, 20));
+	assert_false(scene_attach(scene, 1, 1, &vm));
+	scene_check(scene, &vm, one);
+	fake_vm_end(&vm);
+	close(memfd);
+}
 
 static void test_pager_dies(void **state)
 {
@@ -565,6 +592,7 @@ int main(void)
 		TROUBLE(test_seal_waits),
 		TROUBLE(test_memfd_that_cannot_be_written),
 		TROUBLE(test_sealed_already),
+		TROUBLE(test_fault_taken_by_a_dead_pager),
 		TROUBLE(test_pager_dies),
 		TROUBLE(test_vms_die),
 		TROUBLE(test_image_gone_while_filling),
