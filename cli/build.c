@@ -44,9 +44,16 @@
 #define IDLE_WINDOW_MS	 200
 #define IDLE_PERCENT	 5
 #define IDLE_WINDOWS_MAX 50
+/* Linux gives free pages back two seconds after some became free (PAGE_REPORTING_DELAY), and every
+ * two seconds while there are more. Longer than that without any: there are none. */
+#define REPORT_WINDOW_MS   2500
+#define REPORT_WINDOWS_MAX 8
 
 /* "Kernel messages of importance to the console; a panic ends the VM instead of hanging it." */
-#define BASE_CMDLINE "console=ttyS0 quiet panic=-1 reboot=k"
+#define BASE_CMDLINE "console=ttyS0 quiet panic=-1 reboot=k " REPORTING_CMDLINE
+/* Free pages are given back from 64 KiB on, the size of a chunk of a snapshot. Left to itself the
+ * kernel waits for pieces of 4 MiB and a reserve of 128 MiB of them. */
+#define REPORTING_CMDLINE "page_reporting.page_reporting_order=4"
 
 BASE_DEFINE_CLEANUP(struct warmbox_agent *, warmbox_agent_free)
 #define _cleanup_agent_ _cleanup_(warmbox_agent_freep)
@@ -274,6 +281,30 @@ static int wait_for_idle(struct build *build)
 	return 0; /* a guest that is never idle can be frozen all the same */
 }
 
+/* Leaves the guest alone until it has given back what is free: the snapshot then does not store it,
+ * and no sandbox starts with that work ahead. */
+static int wait_for_reports(struct build *build)
+{
+	uint64_t before_bytes = UINT64_MAX;
+
+	for (int i = 0; i < REPORT_WINDOWS_MAX; i++) {
+		struct base_message reply;
+		int r = cli_vm_call(&build->guest.vm, VMM_OP_COUNTERS, NULL, NULL, NULL, 0,
+				    CLI_GUEST_VMM_MS, &reply, build->error);
+
+		if (r < 0 || reply.arg[4] == before_bytes) {
+			return r;
+		}
+		before_bytes = reply.arg[4];
+		poll(NULL, 0, REPORT_WINDOW_MS);
+		r = check_interrupted(build);
+		if (r < 0) {
+			return r;
+		}
+	}
+	return 0; /* as with one that is never idle */
+}
+
 static int step_freeze(struct build *build, struct snapshot_writer *writer)
 {
 	int state_fd = snapshot_writer_state_fd(writer);
@@ -289,6 +320,10 @@ static int step_freeze(struct build *build, struct snapshot_writer *writer)
 	}
 	warmbox_agent_free(TAKE_PTR(build->guest.agent));
 	r = wait_for_idle(build);
+	if (r == 0) {
+		cli_monitor_detail(build->monitor, "taking back free memory");
+		r = wait_for_reports(build);
+	}
 	if (r < 0) {
 		return r;
 	}

@@ -11,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from harness import WARMBOX, Daemon, build_command, connect_agent, environment, tap_main, wait_for
+from harness import WARMBOX, Daemon, build_command, connect_agent, environment, store_with, tap_main, wait_for
 
 
 class Build(unittest.TestCase):
@@ -73,6 +73,23 @@ class Build(unittest.TestCase):
         warmbox("template", "remove", "python")
         self.assertEqual([p for p in store.rglob("*") if p.is_file()], [])
         self.assertNotEqual(warmbox("template", "remove", "python", check=False).returncode, 0)
+
+    def test_free_memory_is_not_stored(self):
+        directory = tempfile.mkdtemp(prefix="wb-build-")
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+
+        def stored_chunks(store):
+            shown = subprocess.run([str(WARMBOX), "--json", "template", "inspect", "tiny", "--store", str(store)],
+                                   check=True, capture_output=True)
+            return json.loads(shown.stdout)["stored_chunks"]
+
+        used_and_freed = 4 << 20
+        warm = f"/bin/sh -c 'yes | head -c {used_and_freed} > /tmp/x; rm /tmp/x'"
+        subprocess.run(build_command(directory, "tiny", record="0", warm=[warm]), check=True, env=environment(),
+                       stdout=sys.stderr)
+        without, after = stored_chunks(store_with("tiny")), stored_chunks(directory)
+        print(f"# {without} chunks stored, {after} when {used_and_freed >> 16} more were used and freed")
+        self.assertLess(after - without, (used_and_freed >> 16) // 2)
 
     def test_what_cannot_be_recorded_is_not_published(self):
         directory = tempfile.mkdtemp(prefix="wb-build-")
