@@ -43,6 +43,73 @@ static pid_t listener_pid(const char *path)
 	return peer.pid;
 }
 
+static void pack_str(msgpack_packer *packer, const char *text)
+{
+	msgpack_pack_str_with_body(packer, text, strlen(text));
+}
+
+static uint64_t number(const msgpack_object *map, const char *key)
+{
+	const msgpack_object *value = warmbox_map_get(map, key);
+
+	return value && value->type == MSGPACK_OBJECT_POSITIVE_INTEGER ? value->via.u64 : 0;
+}
+
+struct setting {
+	const char *key;
+	uint64_t value;
+};
+
+/* A method about the template's pool. */
+static int call(struct bench_daemon *daemon, const char *method, const struct setting *settings,
+		size_t n, struct warmbox_value **ret_value, struct warmbox_error *error)
+{
+	msgpack_sbuffer buffer;
+	msgpack_packer packer;
+	int r;
+
+	msgpack_sbuffer_init(&buffer);
+	msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+	msgpack_pack_map(&packer, 1 + n);
+	pack_str(&packer, "template");
+	pack_str(&packer, daemon->template_name);
+	for (size_t i = 0; i < n; i++) {
+		pack_str(&packer, settings[i].key);
+		msgpack_pack_uint64(&packer, settings[i].value);
+	}
+	r = warmbox_call(daemon->connection, method, buffer.data, buffer.size, ret_value, error);
+	msgpack_sbuffer_destroy(&buffer);
+	return r;
+}
+
+/* The one pool in an answer of pool.get; NULL when there is none. */
+static const msgpack_object *only_pool(const struct warmbox_value *value)
+{
+	const msgpack_object *pools = warmbox_map_get(warmbox_value_object(value), "pools");
+
+	return pools && pools->type == MSGPACK_OBJECT_ARRAY && pools->via.array.size == 1
+		       ? &pools->via.array.ptr[0]
+		       : NULL;
+}
+
+/* A template that nobody has asked for yet has no pool, and nothing to be remembered. */
+static void remember_limits(struct bench_daemon *daemon)
+{
+	struct warmbox_value *value = NULL;
+	const msgpack_object *pool;
+
+	if (call(daemon, "pool.get", NULL, 0, &value, NULL) < 0) {
+		return;
+	}
+	pool = only_pool(value);
+	if (pool) {
+		daemon->had_pool = true;
+		daemon->min = number(pool, "min");
+		daemon->max = number(pool, "max");
+	}
+	warmbox_value_free(value);
+}
+
 int bench_daemon_open(struct bench_daemon *daemon, const struct bench_options *options)
 {
 	struct warmbox_error error = { 0 };
@@ -57,47 +124,20 @@ int bench_daemon_open(struct bench_daemon *daemon, const struct bench_options *o
 		return bench_complain("connecting", r, &error);
 	}
 	daemon->pid = listener_pid(daemon->socket);
+	remember_limits(daemon);
 	return 0;
 }
 
 void bench_daemon_close(struct bench_daemon *daemon)
 {
+	if (daemon->connection && daemon->had_pool) {
+		const struct setting settings[] = { { "min", daemon->min },
+						    { "max", daemon->max } };
+
+		call(daemon, "pool.set", settings, ARRAY_SIZE(settings), NULL, NULL);
+	}
 	warmbox_disconnect(daemon->connection);
 	daemon->connection = NULL;
-}
-
-static void pack_str(msgpack_packer *packer, const char *text)
-{
-	msgpack_pack_str_with_body(packer, text, strlen(text));
-}
-
-static uint64_t number(const msgpack_object *map, const char *key)
-{
-	const msgpack_object *value = warmbox_map_get(map, key);
-
-	return value && value->type == MSGPACK_OBJECT_POSITIVE_INTEGER ? value->via.u64 : 0;
-}
-
-static int call(struct bench_daemon *daemon, const char *method, const uint64_t *target,
-		struct warmbox_value **ret_value)
-{
-	struct warmbox_error error = { 0 };
-	msgpack_sbuffer buffer;
-	msgpack_packer packer;
-	int r;
-
-	msgpack_sbuffer_init(&buffer);
-	msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-	msgpack_pack_map(&packer, target ? 2 : 1);
-	pack_str(&packer, "template");
-	pack_str(&packer, daemon->template_name);
-	if (target) {
-		pack_str(&packer, "target");
-		msgpack_pack_uint64(&packer, *target);
-	}
-	r = warmbox_call(daemon->connection, method, buffer.data, buffer.size, ret_value, &error);
-	msgpack_sbuffer_destroy(&buffer);
-	return r < 0 ? bench_complain(method, r, &error) : 0;
 }
 
 static void read_pool(const msgpack_object *map, struct bench_pool *ret_pool)
@@ -119,27 +159,32 @@ static void read_pool(const msgpack_object *map, struct bench_pool *ret_pool)
 
 int bench_pool_get(struct bench_daemon *daemon, struct bench_pool *ret_pool)
 {
+	struct warmbox_error error = { 0 };
 	struct warmbox_value *value = NULL;
-	const msgpack_object *pools;
-	int r = call(daemon, "pool.get", NULL, &value);
+	const msgpack_object *pool;
+	int r = call(daemon, "pool.get", NULL, 0, &value, &error);
 
 	if (r < 0) {
-		return r;
+		return bench_complain("pool.get", r, &error);
 	}
-	pools = warmbox_map_get(warmbox_value_object(value), "pools");
-	if (!pools || pools->type != MSGPACK_OBJECT_ARRAY || pools->via.array.size != 1) {
+	pool = only_pool(value);
+	if (pool) {
+		read_pool(pool, ret_pool);
+	} else {
 		fprintf(stderr, "pool.get: not one pool\n");
-		warmbox_value_free(value);
-		return -EBADMSG;
+		r = -EBADMSG;
 	}
-	read_pool(&pools->via.array.ptr[0], ret_pool);
 	warmbox_value_free(value);
-	return 0;
+	return r;
 }
 
 int bench_pool_set(struct bench_daemon *daemon, uint64_t target)
 {
-	return call(daemon, "pool.set", &target, NULL);
+	const struct setting setting = { "target", target };
+	struct warmbox_error error = { 0 };
+	int r = call(daemon, "pool.set", &setting, 1, NULL, &error);
+
+	return r < 0 ? bench_complain("pool.set", r, &error) : 0;
 }
 
 int bench_pool_wait(struct bench_daemon *daemon, uint64_t parked)

@@ -19,6 +19,9 @@ struct bench_daemon {
 	const char *socket;
 	const char *template_name;
 	pid_t pid;
+	/* What the pool was told to keep before; closing tells it again. */
+	bool had_pool;
+	uint64_t min, max;
 };
 
 struct bench_pool {
@@ -27,7 +30,7 @@ struct bench_pool {
 	uint64_t image_bytes;
 };
 
-/* Options are borrowed. */
+/* Options are borrowed. Closing gives the pool back the limits that it had. */
 int bench_daemon_open(struct bench_daemon *daemon, const struct bench_options *options);
 void bench_daemon_close(struct bench_daemon *daemon);
 

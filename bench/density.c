@@ -178,6 +178,8 @@ static void *ask_all(void *userdata)
 	struct bench_daemon daemon;
 	int r = bench_daemon_open(&daemon, ask->options);
 
+	/* The main thread gives the limits back. */
+	daemon.had_pool = false;
 	while (r == 0) {
 		struct warmbox_lease lease;
 		uint64_t number, start = base_clock_monotonic_ns();

@@ -7,7 +7,7 @@ _warmbox_names() {
 
 _warmbox() {
 	local word=${COMP_WORDS[COMP_CWORD]} command= verb= i _warmbox_filter
-	local commands="acquire doctor eval exec health help pool ps release run stats template version"
+	local commands="acquire bench doctor eval exec health help pool ps release run stats template version"
 
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
@@ -23,7 +23,7 @@ _warmbox() {
 		esac
 	done
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
-	--root | --kernel | --initramfs | --store | --socket)
+	--root | --kernel | --initramfs | --store | --socket | --csv | --html)
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return
 		;;
@@ -46,6 +46,7 @@ _warmbox() {
 	eval:*) words="--timeout --wait --label --json" ;;
 	acquire:*) words="--ttl --wait --label --json" ;;
 	pool:*) words="--min --max --set --shells --json" ;;
+	bench:*) words="claim restore exec@ burst refill image density soak peers --template --store --socket --quick --count --seconds --load --eval --json --csv --html" ;;
 	ps:) words="--all --json" ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
