@@ -155,7 +155,7 @@ void pool_policy_arrived(struct pool_policy *policy, uint64_t now_ns)
  * multiple makes too much of a large burst stays parked for dwells. A miss under a squeeze says how
  * little there was, not how much is wanted.
  */
-void pool_policy_missed(struct pool_policy *policy, unsigned n_short, uint64_t now_ns)
+void pool_policy_missed(struct pool_policy *policy, unsigned n_short)
 {
 	assert(n_short > 0);
 	policy->idle = 0;

@@ -64,7 +64,7 @@ void pool_policy_arrived(struct pool_policy *policy, uint64_t now_ns);
 
 /* There was none parked, and one would have helped. n_short, at least 1: how many are lacking now,
  * this one included. */
-void pool_policy_missed(struct pool_policy *policy, unsigned n_short, uint64_t now_ns);
+void pool_policy_missed(struct pool_policy *policy, unsigned n_short);
 
 /* A restore has ended well. n_restoring: how many were under way when it did, it included;
  * busy: more would have been, but for the bound. */

@@ -233,8 +233,7 @@ static void miss(struct pool_template *template, struct pool_acquire *request, u
 	if (template->state == POOL_TEMPLATE_READY && !pool_refill_gives_up(template)) {
 		/* One more parked would have helped; a template that cannot be loaded or restored
 		 * needs something else. */
-		pool_policy_missed(&template->policy, template->n_waiting + 1,
-				   request->received_ns);
+		pool_policy_missed(&template->policy, template->n_waiting + 1);
 	}
 	pool_target_update(template);
 	if (pool_refill_is_broken(template, request->received_ns)) {
@@ -285,7 +284,8 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		pool_queue_refuse(pool, request, status, text);
 		return;
 	}
-	pool_policy_arrived(&template->policy, request->received_ns);
+	/* Not received_ns: the template may be younger. */
+	pool_policy_arrived(&template->policy, base_clock_monotonic_ns());
 	sandbox = template->n_waiting == 0 ? claim(template, request) : NULL;
 	if (sandbox) {
 		deliver(sandbox, request, base_clock_monotonic_ns());

@@ -82,7 +82,7 @@ static void arrive(struct sim *sim, const uint64_t *at_ns)
 		sim->waiting = at_ns;
 	}
 	sim->result.n_missed++;
-	pool_policy_missed(&sim->policy, (unsigned)sim->n_waiting, sim->now_ns);
+	pool_policy_missed(&sim->policy, (unsigned)sim->n_waiting);
 }
 
 static void restored(struct sim *sim, unsigned i)

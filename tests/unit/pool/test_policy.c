@@ -55,7 +55,7 @@ static void fixed_limits_are_a_fixed_stock(void **state)
 	struct pool_policy policy = policy_of(5, 5);
 	uint64_t now_ns = arrive(&policy, 1000, 100, NSEC_PER_SEC);
 
-	pool_policy_missed(&policy, 50, now_ns);
+	pool_policy_missed(&policy, 50);
 	assert_int_equal(fill(&policy, now_ns), 5);
 	pool_policy_parked(&policy, 5);
 	pool_policy_advance(&policy, 5, now_ns + HOUR_NS);
@@ -128,28 +128,28 @@ static void a_miss_raises_by_what_was_lacking(void **state)
 	pool_policy_parked(&policy, 4);
 	pool_policy_parked(&policy, 0);
 	for (unsigned i = 1; i <= 5; i++) {
-		pool_policy_missed(&policy, i, NSEC_PER_SEC);
+		pool_policy_missed(&policy, i);
 		assert_int_equal(fill(&policy, NSEC_PER_SEC), 4 + i);
 	}
 	/* The same again before the stock has come: nothing new. */
 	pool_policy_parked(&policy, 1);
 	pool_policy_parked(&policy, 0);
-	pool_policy_missed(&policy, 5, NSEC_PER_SEC);
+	pool_policy_missed(&policy, 5);
 	assert_int_equal(fill(&policy, NSEC_PER_SEC), 9);
 	/* And once it has. */
 	pool_policy_parked(&policy, 9);
 	pool_policy_parked(&policy, 0);
-	pool_policy_missed(&policy, 2, NSEC_PER_SEC);
+	pool_policy_missed(&policy, 2);
 	assert_int_equal(fill(&policy, NSEC_PER_SEC), 11);
 	/* Never above the maximum, whatever is lacking. */
-	pool_policy_missed(&policy, UINT32_MAX, NSEC_PER_SEC);
+	pool_policy_missed(&policy, UINT32_MAX);
 	assert_int_equal(fill(&policy, NSEC_PER_SEC), 20);
 }
 
 /* At a level of n, all parked and nobody there, at the beginning of a dwell. */
 static uint64_t raised_to(struct pool_policy *policy, unsigned n)
 {
-	pool_policy_missed(policy, n - policy->shelf, NSEC_PER_SEC);
+	pool_policy_missed(policy, n - policy->shelf);
 	assert_int_equal(policy->level, n);
 	pool_policy_parked(policy, n);
 	pool_policy_advance(policy, n, pool_policy_next_ns(policy));
@@ -227,7 +227,7 @@ static void limits_can_change(void **state)
 	assert_int_equal(fill(&policy, NSEC_PER_SEC), 20);
 	pool_policy_set_limits(&policy, (struct pool_limits){ 0, 0 });
 	assert_int_equal(fill(&policy, NSEC_PER_SEC), 0);
-	pool_policy_missed(&policy, 3, NSEC_PER_SEC);
+	pool_policy_missed(&policy, 3);
 	assert_int_equal(fill(&policy, NSEC_PER_SEC), 0);
 }
 
@@ -266,7 +266,7 @@ static void yields_step_by_step(void **state)
 	assert_int_equal(pool_policy_keep(&policy, now_ns), demand);
 	/* That nothing was there is no news. */
 	pool_policy_parked(&policy, 0);
-	pool_policy_missed(&policy, 60, now_ns);
+	pool_policy_missed(&policy, 60);
 	/* Over: what was learned is still known. */
 	pool_policy_squeeze(&policy, 0, false);
 	assert_int_equal(fill(&policy, now_ns), policy.level);

@@ -89,6 +89,7 @@ static void test_everything(void **state)
 
 static void test_defaults(void **state)
 {
+	static const char low_max[] = "[pool]\ndefault_max = 1\n";
 	struct daemon_config config;
 	struct base_error error = { 0 };
 
@@ -105,7 +106,7 @@ static void test_defaults(void **state)
 	assert_int_equal(config.acquire_timeout_ms, DAEMON_ACQUIRE_TIMEOUT_MS);
 	daemon_config_deinit(&config);
 	/* A default minimum gives way, too. */
-	assert_int_equal(load(&config, "[pool]\ndefault_max = 1\n", 25, &error), 0);
+	assert_int_equal(load(&config, low_max, strlen(low_max), &error), 0);
 	assert_int_equal(daemon_config_complete(&config), 0);
 	assert_int_equal(config.keep.min, 1);
 	assert_int_equal(config.keep.max, 1);
