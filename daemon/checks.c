@@ -95,6 +95,20 @@ static int find_program(char **path, const char *in_build_tree, const char *name
 	return access(*path, X_OK) < 0 ? -errno : 0;
 }
 
+static int find_helper(char **path, const char *in_build_tree, const char *name,
+		       const char *installed, const char *what, struct base_error *error)
+{
+	int r = find_program(path, in_build_tree, name, installed);
+
+	if (r < 0) {
+		return base_error_set_errno(error, r,
+					    "cannot execute the %s program %s (install it, or say "
+					    "where it is in the configuration)",
+					    what, *path ?: installed);
+	}
+	return 0;
+}
+
 int daemon_check_programs(struct daemon_config *config, struct base_error *error)
 {
 	int r = find_program(&config->vmm, "../vmm/warmbox-vmm", "warmbox-vmm", DAEMON_VMM_PATH);
@@ -105,15 +119,13 @@ int daemon_check_programs(struct daemon_config *config, struct base_error *error
 					    "where it is with --vmm)",
 					    config->vmm ?: DAEMON_VMM_PATH);
 	}
-	r = find_program(&config->spawner, "../pool/warmbox-spawner", "warmbox-spawner",
-			 DAEMON_SPAWNER_PATH);
-	if (r < 0) {
-		return base_error_set_errno(error, r,
-					    "cannot execute the spawner program %s (install it, or "
-					    "say where it is in the configuration)",
-					    config->spawner ?: DAEMON_SPAWNER_PATH);
+	r = find_helper(&config->spawner, "../pool/warmbox-spawner", "warmbox-spawner",
+			DAEMON_SPAWNER_PATH, "spawner", error);
+	if (r == 0) {
+		r = find_helper(&config->pager, "../uffd/warmbox-pager", "warmbox-pager",
+				DAEMON_PAGER_PATH, "pager", error);
 	}
-	return 0;
+	return r;
 }
 
 /* --- group and runtime directory --- */

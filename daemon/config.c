@@ -41,6 +41,9 @@ static const struct key keys[] = {
 	{ "daemon", "store", KIND_PATH, FIELD(store), 0 },
 	{ "daemon", "vmm", KIND_PATH, FIELD(vmm), 0 },
 	{ "daemon", "spawner", KIND_PATH, FIELD(spawner), 0 },
+	{ "daemon", "pager", KIND_PATH, FIELD(pager), 0 },
+	{ "pool", "fill_limit_mib", KIND_UNSIGNED, FIELD(fill_limit_mib),
+	  DAEMON_FILL_LIMIT_MAX_MIB },
 	{ "pool", "default_shells", KIND_UNSIGNED, FIELD(keep.shells), POOL_SHELLS_MAX },
 	{ "pool", "restore_nice", KIND_UNSIGNED, FIELD(restore_nice), DAEMON_NICE_MAX },
 	{ "pool", "default_target", KIND_UNSIGNED, FIELD(keep.target), POOL_TARGET_MAX },
@@ -369,6 +372,7 @@ void daemon_config_deinit(struct daemon_config *config)
 	free(config->store);
 	free(config->vmm);
 	free(config->spawner);
+	free(config->pager);
 	for (size_t i = 0; i < config->n_templates; i++) {
 		free(config->templates[i].name);
 	}

@@ -156,6 +156,8 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.runtime_dir = config->runtime_dir,
 		.vmm_path = config->vmm,
 		.spawner_path = config->spawner,
+		.pager_path = config->pager,
+		.fill_limit_bytes = MIB(config->fill_limit_mib),
 		.default_limits = { config->keep.min, config->keep.max },
 		.default_shells = config->keep.shells,
 		.memory_floor_percent = config->memory_floor_percent,

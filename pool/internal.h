@@ -21,6 +21,7 @@ struct pool {
 			   */
 	uint64_t identity_timeout_ms, acquire_timeout_ms;
 	int devnull;
+	int userfaultfd_fd;  /* the device, for VMMs; devnull where there is none */
 	uint64_t generation; /* of the sandbox restored last */
 
 	struct base_link templates;
@@ -32,6 +33,7 @@ struct pool {
 	unsigned n_working;	 /* workers that load or close an image */
 
 	struct pool_spawner spawner;
+	struct pool_pager pager;
 	struct pool_lease_table leases;
 	struct pool_fair fair; /* who waits */
 	struct pool_pressure pressure;

@@ -17,7 +17,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "pool/image.h"
+#include "pool/internal.h"
 #include "vmm/control.h"
 
 #include <dirent.h>
@@ -119,8 +119,8 @@ static int make_pair(int type, int *ret_ours, int *ret_theirs, struct base_error
 	return 0;
 }
 
-static int send_create(struct pool_launch *launch, const struct pool_image *image, int devnull,
-		       int listener)
+static int send_create(struct pool_launch *launch, const struct pool *pool,
+		       const struct pool_image *image, int listener)
 {
 	const struct snapshot_manifest *manifest = snapshot_manifest(image->snapshot);
 	struct base_message message = {
@@ -129,7 +129,7 @@ static int send_create(struct pool_launch *launch, const struct pool_image *imag
 		.arg = { manifest->memory_bytes, manifest->n_vcpus, VMM_CREATE_STATE,
 			 image->n_disks, 0, manifest->guest_cid, image->host_fingerprint },
 	};
-	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, devnull, listener };
+	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, pool->devnull, listener };
 	size_t n_fds = 3;
 
 	for (unsigned i = 0; i < image->n_disks; i++) {
@@ -137,10 +137,14 @@ static int send_create(struct pool_launch *launch, const struct pool_image *imag
 		message.arg[4] |= UINT64_C(1) << i; /* read-only */
 	}
 	fds[n_fds++] = snapshot_state_fd(image->snapshot);
+	if (!image->pager.complete) {
+		message.arg[2] |= VMM_CREATE_LAZY;
+		fds[n_fds++] = pool->userfaultfd_fd >= 0 ? pool->userfaultfd_fd : pool->devnull;
+	}
 	return base_message_send(launch->control, &message, fds, n_fds);
 }
 
-int pool_launch_prepare(struct pool_launch *launch, const char *runtime_dir, int devnull,
+int pool_launch_prepare(struct pool_launch *launch, const struct pool *pool,
 			const struct pool_image *image, struct base_error *error)
 {
 	_cleanup_fd_ int listener = -1;
@@ -150,7 +154,7 @@ int pool_launch_prepare(struct pool_launch *launch, const char *runtime_dir, int
 	if (r < 0) {
 		return r;
 	}
-	r = make_listener(launch, runtime_dir, &listener, error);
+	r = make_listener(launch, pool->runtime_dir, &listener, error);
 	if (r < 0) {
 		return r;
 	}
@@ -165,7 +169,7 @@ int pool_launch_prepare(struct pool_launch *launch, const char *runtime_dir, int
 	if (fcntl(launch->control, F_SETFL, O_RDWR | O_NONBLOCK) < 0) {
 		return base_error_set_errno(error, -errno, "control socket");
 	}
-	r = send_create(launch, image, devnull, listener);
+	r = send_create(launch, pool, image, listener);
 	if (r < 0) {
 		return base_error_set_errno(error, r, "sending the first request");
 	}

@@ -24,6 +24,7 @@ enum pool_step {
 	POOL_STEP_CLAIM, /* the second RESUME */
 };
 
+struct pool;
 struct pool_image;
 
 /* Descriptors are owned, -1 where there is none; the id and the path are of the sandbox and name
@@ -48,7 +49,7 @@ void pool_launch_init(struct pool_launch *launch);
  * Draws the names, makes the sockets, and puts CREATE into the control socket, where the VMM finds
  * it when it comes. 0, or -errno with the reason in error; deinit closes what is there by then.
  */
-int pool_launch_prepare(struct pool_launch *launch, const char *runtime_dir, int devnull,
+int pool_launch_prepare(struct pool_launch *launch, const struct pool *pool,
 			const struct pool_image *image, struct base_error *error);
 
 /* Kills the process. It has to be reaped with pool_launch_reap(). */

@@ -31,6 +31,8 @@ const char *pool_cause_name(enum pool_cause cause)
 		return "guest_exited";
 	case POOL_CAUSE_SHUTDOWN:
 		return "shutdown";
+	case POOL_CAUSE_IMAGE_FAILED:
+		return "image_failed";
 	}
 	return NULL;
 }

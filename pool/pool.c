@@ -30,6 +30,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#define USERFAULTFD_DEVICE "/dev/userfaultfd"
+
 /* --- background --- */
 
 /* One of the handles is closed or one of the helpers reaped. */
@@ -80,9 +82,15 @@ static void on_pressure_closed(struct pool_pressure *pressure)
 	on_part_ended(CONTAINER_OF(pressure, struct pool, pressure));
 }
 
+static void on_pager_stopped(struct pool_helper *helper)
+{
+	on_part_ended(CONTAINER_OF(helper, struct pool, pager.helper));
+}
+
 static void finish_stop(struct pool *pool)
 {
 	pool->n_parts += pool_pressure_stop(&pool->pressure, on_pressure_closed);
+	pool_helper_stop(&pool->pager.helper, on_pager_stopped);
 	pool_helper_stop(&pool->spawner.helper, on_spawner_stopped);
 	uv_close((uv_handle_t *)&pool->background, on_pool_handle_closed);
 	uv_close((uv_handle_t *)&pool->timer, on_pool_handle_closed);
@@ -145,10 +153,11 @@ static void make_handles(struct pool *pool)
 	watch_store(pool);
 	pool_pressure_start(&pool->pressure, pool->loop, pool_target_on_pressure);
 	pool->background.data = pool->timer.data = pool->watch.data = pool;
-	pool->n_parts = 4; /* and the spawner */
+	pool->n_parts = 5; /* and the helpers */
 	pool->has_handles = true;
 	if (!pool->stopping) {
 		pool_helper_start(&pool->spawner.helper);
+		pool_helper_start(&pool->pager.helper);
 	}
 }
 
@@ -214,7 +223,7 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 		return base_error_set(error, -ENOMEM, "out of memory");
 	}
 	pool->loop = loop;
-	pool->devnull = -1;
+	pool->devnull = pool->userfaultfd_fd = -1;
 	pool->default_limits.max = MIN(config->default_limits.max, (unsigned)POOL_TARGET_MAX);
 	pool->default_limits.min = MIN(config->default_limits.min, pool->default_limits.max);
 	pool->restore_concurrency = config->restore_concurrency > 0 ? config->restore_concurrency
@@ -250,6 +259,15 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 		r = base_error_set_errno(error, -errno, "spawner program %s", config->spawner_path);
 		goto fail;
 	}
+	if (access(config->pager_path, X_OK) < 0) {
+		r = base_error_set_errno(error, -errno, "pager program %s", config->pager_path);
+		goto fail;
+	}
+	r = pool_pager_init(&pool->pager, loop, config->pager_path, config->fill_limit_bytes);
+	if (r < 0) {
+		r = base_error_set(error, r, "out of memory");
+		goto fail;
+	}
 	r = pool_spawner_init(&pool->spawner, loop, config->spawner_path, pool->vmm_path);
 	if (r < 0) {
 		r = base_error_set(error, r, "out of memory");
@@ -260,6 +278,7 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 		r = base_error_set_errno(error, -errno, "opening /dev/null");
 		goto fail;
 	}
+	pool->userfaultfd_fd = open(USERFAULTFD_DEVICE, O_RDWR | O_CLOEXEC);
 	r = snapshot_store_open(config->store_path, true, &pool->store, error);
 	if (r < 0) {
 		goto fail;
@@ -330,11 +349,13 @@ void pool_free(struct pool *pool)
 		snapshot_store_free(pool->store);
 	}
 	base_fd_close(pool->devnull);
+	base_fd_close(pool->userfaultfd_fd);
 	free(pool->runtime_dir);
 	free(pool->vmm_path);
 	free(pool->templates_path);
 	pool_spawner_deinit(&pool->spawner);
 	pool_pressure_deinit(&pool->pressure);
+	pool_pager_deinit(&pool->pager);
 	free(pool);
 }
 

@@ -27,10 +27,13 @@
 #define POOL_TIMEOUT_DEFAULT  UINT64_MAX /* pool_config.acquire_timeout_ms */
 
 struct pool_config {
-	const char *store_path;	  /* snapshot store */
-	const char *runtime_dir;  /* private directory for sockets; made by the daemon */
-	const char *vmm_path;	  /* the warmbox-vmm program */
-	const char *spawner_path; /* the warmbox-spawner program */
+	const char *store_path;	   /* snapshot store */
+	const char *runtime_dir;   /* private directory for sockets; made by the daemon */
+	const char *vmm_path;	   /* the warmbox-vmm program */
+	const char *spawner_path;  /* the warmbox-spawner program */
+	const char *pager_path;	   /* the warmbox-pager program */
+	uint64_t fill_limit_bytes; /* of guest memory that is loaded a second while nobody waits for
+				      it, for each image; 0: no limit */
 	/* For a template named for the first time: how many sandboxes to keep parked, and shells.
 	 */
 	struct pool_limits default_limits;
@@ -65,6 +68,7 @@ enum pool_cause {
 	POOL_CAUSE_VMM_DIED,	 /* the VMM process ended without being asked to */
 	POOL_CAUSE_GUEST_EXITED, /* the guest powered off, reset or crashed */
 	POOL_CAUSE_SHUTDOWN,	 /* the daemon stopped */
+	POOL_CAUSE_IMAGE_FAILED, /* the memory of its snapshot turned out to be damaged */
 };
 const char *pool_cause_name(enum pool_cause cause); /* "released", …; NULL for NONE */
 
@@ -222,6 +226,9 @@ struct pool_template_info {
 	uint64_t load_ns;		/* loading the snapshot took so long */
 	const char *last_error; /* the latest failure, though it may be overcome; NULL: none */
 };
+/* What is wrong with the pool itself, borrowed; NULL: nothing. */
+const char *pool_trouble(const struct pool *pool);
+
 /* Calls fn for each template in use: named once, and there. name NULL: all. state is "failed" also
  * when restores fail again and again and nothing is parked. */
 void pool_info(struct pool *pool, const char *name,

@@ -189,6 +189,7 @@ static void look_after(struct pool *pool, uint64_t now_ns)
 		if (template->n_waiting > 0) {
 			hurry(template);
 		}
+		pool_template_retry(template, now_ns);
 		if ((is_short(template) || lacks_shells(template)) &&
 		    now_ns < template->restore_retry_ns) {
 			pool_timer_need(pool, template->restore_retry_ns);

@@ -39,6 +39,7 @@ static void sandbox_free(struct pool_sandbox *sandbox)
 {
 	struct pool *pool = sandbox->pool;
 
+	base_list_remove(&sandbox->image_link);
 	pool_launch_deinit(&sandbox->launch);
 	pool_lease_entry_free(sandbox->lease);
 	pool_image_unref(sandbox->image);
@@ -125,6 +126,7 @@ void pool_sandbox_kill(struct pool_sandbox *sandbox)
 	sandbox->state = POOL_SANDBOX_DYING;
 	pool_launch_kill(&sandbox->launch);
 	pool_launch_unlink(&sandbox->launch);
+	pool_pager_remove_vm(sandbox);
 	close_links(sandbox);
 	if (sandbox->launch.pidfd < 0) {
 		/* There is no process, or it has been reaped. */
@@ -268,8 +270,7 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	sandbox->template = template;
 	sandbox->generation = ++pool->generation;
 	pool_launch_init(&sandbox->launch);
-	r = pool_launch_prepare(&sandbox->launch, pool->runtime_dir, pool->devnull, template->image,
-				error);
+	r = pool_launch_prepare(&sandbox->launch, pool, template->image, error);
 	if (r < 0) {
 		pool_launch_unlink(&sandbox->launch);
 		pool_launch_deinit(&sandbox->launch);
@@ -280,6 +281,10 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	sandbox->n_handles = 1;
 	sandbox->lease = TAKE_PTR(lease);
 	sandbox->image = pool_image_ref(template->image);
+	sandbox->lazy = !template->image->pager.complete;
+	base_list_init(&sandbox->image_link);
+	base_list_append(&template->image->sandboxes, &sandbox->image_link);
+	base_list_init(&sandbox->link);
 	base_list_append(&template->shells, &sandbox->link);
 	template->n_shells++;
 	pool->n_starting++;

@@ -45,8 +45,11 @@ struct pool_sandbox {
 	struct pool_lease_entry *lease; /* owned until the claim, then by the table */
 	/* template->shells, ->restoring, ->parked, pool->doomed or none */
 	struct base_link link;
+	struct base_link image_link; /* image->sandboxes */
+	struct pool_pager_vm *vm;    /* while the pager serves it */
 	enum pool_sandbox_state state;
 	bool spawning; /* the spawner has not answered */
+	bool lazy;     /* its image had holes when it was started */
 	bool urgent;   /* somebody waits for it: it runs at the priority of a leased one */
 	struct pool_launch launch;
 	struct pool_spawn spawn;

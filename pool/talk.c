@@ -114,7 +114,7 @@ static uint64_t lap(struct pool_sandbox *sandbox, uint64_t now_ns)
 
 /* The VMM says when it began and when it was ready: its answers to CREATE and LOAD may be read
  * together. */
-static void on_created(struct pool_sandbox *sandbox, const struct base_message *reply,
+static void on_created(struct pool_sandbox *sandbox, const struct base_message *reply, int *fd,
 		       uint64_t now_ns)
 {
 	uint64_t there_ns = MIN(MAX(reply->arg[0], sandbox->mark_ns), now_ns);
@@ -122,6 +122,15 @@ static void on_created(struct pool_sandbox *sandbox, const struct base_message *
 
 	sandbox->timings.spawn_ns = lap(sandbox, there_ns);
 	sandbox->timings.create_ns = lap(sandbox, ready_ns);
+	if (sandbox->lazy) {
+		int r = *fd < 0 ? -ENOMSG : pool_pager_add_vm(sandbox, TAKE_FD(*fd), reply->arg[5]);
+
+		if (r < 0) {
+			pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED,
+					  "no userfaultfd of its memory: %s", strerrordesc_np(-r));
+			return;
+		}
+	}
 	if (sandbox->state == POOL_SANDBOX_STARTING) {
 		uv_timer_stop(&sandbox->timer);
 		pool_refill_shell_ready(sandbox);
@@ -176,7 +185,8 @@ static void on_paused(struct pool_sandbox *sandbox, uint64_t now_ns)
 	pool_refill_parked(sandbox);
 }
 
-static void on_reply(struct pool_sandbox *sandbox, const struct base_message *reply)
+/* fd came along, or is -1; who uses it takes it. */
+static void on_reply(struct pool_sandbox *sandbox, const struct base_message *reply, int *fd)
 {
 	enum pool_step step = sandbox->awaited;
 	uint64_t now_ns = base_clock_monotonic_ns();
@@ -194,7 +204,7 @@ static void on_reply(struct pool_sandbox *sandbox, const struct base_message *re
 	sandbox->awaited++;
 	switch (step) {
 	case POOL_STEP_CREATE:
-		on_created(sandbox, reply, now_ns);
+		on_created(sandbox, reply, fd, now_ns);
 		break;
 	case POOL_STEP_LOAD:
 		on_loaded(sandbox, reply, now_ns);
@@ -263,7 +273,7 @@ static void on_exited(struct pool_sandbox *sandbox, const struct base_message *e
 	}
 }
 
-static void on_message(struct pool_sandbox *sandbox, const struct base_message *message)
+static void on_message(struct pool_sandbox *sandbox, const struct base_message *message, int *fd)
 {
 	switch (message->op) {
 	case VMM_EVENT_ENTERED:
@@ -276,8 +286,16 @@ static void on_message(struct pool_sandbox *sandbox, const struct base_message *
 		on_exited(sandbox, message);
 		break;
 	default:
-		on_reply(sandbox, message);
+		on_reply(sandbox, message, fd);
 	}
+}
+
+/* The one message of a VMM with which a descriptor comes. */
+static bool is_with_userfaultfd(const struct pool_sandbox *sandbox,
+				const struct base_message *message)
+{
+	return sandbox->lazy && sandbox->awaited == POOL_STEP_CREATE &&
+	       message->op == VMM_OP_CREATE && message->result == 0;
 }
 
 /* Takes at most `limit` messages. */
@@ -306,15 +324,18 @@ static void take_messages(struct pool_sandbox *sandbox, unsigned limit)
 					  "the VMM sent a malformed message");
 			return;
 		}
-		if (n_fds > 0) {
-			for (size_t i = 0; i < n_fds; i++) {
-				base_fd_close(fds[i]);
-			}
+
+		_cleanup_fd_ int fd = n_fds > 0 ? fds[0] : -1;
+
+		for (size_t i = 1; i < n_fds; i++) {
+			base_fd_close(fds[i]);
+		}
+		if (n_fds > 1 || (n_fds > 0 && !is_with_userfaultfd(sandbox, &message))) {
 			pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED,
 					  "the VMM sent a descriptor");
 			return;
 		}
-		on_message(sandbox, &message);
+		on_message(sandbox, &message, &fd);
 	}
 }
 

@@ -244,6 +244,18 @@ static const char *state_name(const struct pool_template *template)
 	return NULL;
 }
 
+const char *pool_trouble(const struct pool *pool)
+{
+	if (pool_helper_is_trouble(&pool->pager.helper)) {
+		return "the pager dies again and again: sandboxes of images that are not complete "
+		       "wait";
+	}
+	if (pool_helper_is_trouble(&pool->spawner.helper)) {
+		return "the spawner dies again and again: no sandbox can be started";
+	}
+	return NULL;
+}
+
 void pool_info(struct pool *pool, const char *name,
 	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata)
 {
@@ -259,6 +271,7 @@ void pool_info(struct pool *pool, const char *name,
 		}
 		if (template->state == POOL_TEMPLATE_READY) {
 			manifest = snapshot_manifest(template->image->snapshot);
+			pool_pager_ask(&pool->pager, template->image);
 		}
 
 		struct pool_template_info info = {
@@ -283,6 +296,9 @@ void pool_info(struct pool *pool, const char *name,
 			.shells_wanted = template->shells_wanted,
 			.shell_hits_total = template->shell_hits_total,
 			.shell_misses_total = template->shell_misses_total,
+			.image_complete = manifest && template->image->pager.complete,
+			.image_filled_bytes = manifest ? template->image->pager.filled_bytes : 0,
+			.faults_total = manifest ? template->image->pager.faults_total : 0,
 			.image_bytes = manifest ? manifest->memory_bytes : 0,
 			.load_ns = manifest ? template->image->load_ns : 0,
 			.last_error = template->last_error[0] ? template->last_error : NULL,

@@ -3,11 +3,11 @@
 /*
  * Templates: finding them by name, loading their snapshots, and following the store.
  *
- * Happy path: the first request that names a template makes it and queues the load; a worker loads
- * the snapshot's image; back on the loop the template is ready, sets are answered and restores
- * begin. When the store says that the name has changed, a worker looks what it means now and loads
- * that if it is another snapshot; back on the loop the images are swapped, and what was parked or
- * being restored is ended and restored anew.
+ * Happy path: the first request that names a template makes it and queues the load; a worker opens
+ * the snapshot; back on the loop the pager takes its memory, and as soon as it has, the template is
+ * ready, sets are answered and restores begin. When the store says that the name has changed, a
+ * worker looks what it means now and loads that if it is another snapshot; back on the loop the
+ * images are swapped, and what was parked or being restored is ended and restored anew.
  *
  * Failure: the template is FAILED with the reason. Who waits is told, and the next request for it
  * loads again, at most as often as the back-off allows. A name that does not exist is told so and
@@ -71,22 +71,23 @@ static void reload_failed(struct pool_template *template, const char *text)
 	}
 }
 
-static void load_failed(struct pool_template *template, int r)
+/* Its sandboxes may go on. */
+static void forget_image(struct pool_image *image)
 {
-	const char *text = template->error.text;
+	image->template = NULL;
+	pool_image_unref(image);
+}
 
-	if (template->image && r != -ENOENT) {
-		reload_failed(template, text[0] ? text : strerrordesc_np(-r));
-		return;
-	}
+static void fail(struct pool_template *template, int r, const char *text)
+{
 	if (template->image) {
 		pool_refill_renew(template);
-		pool_image_unref(TAKE_PTR(template->image));
+		forget_image(TAKE_PTR(template->image));
 	}
 	template->state = POOL_TEMPLATE_FAILED;
 	template->failure = r == -ENOENT ? POOL_NOT_FOUND : POOL_UNAVAILABLE;
 	template->told = false;
-	pool_template_note(template, text[0] ? text : strerrordesc_np(-r));
+	pool_template_note(template, text);
 	if (r != -ENOENT) {
 		uint64_t delay_ns = POOL_LOAD_RETRY_MIN_NS << MIN(template->load_failures, 16U);
 
@@ -95,6 +96,17 @@ static void load_failed(struct pool_template *template, int r)
 			base_clock_monotonic_ns() + MIN(delay_ns, POOL_LOAD_RETRY_MAX_NS);
 	}
 	log_debug("template %s: %s", template->name, template->last_error);
+}
+
+static void load_failed(struct pool_template *template, int r)
+{
+	const char *text = template->error.text;
+
+	if (template->image && r != -ENOENT) {
+		reload_failed(template, text[0] ? text : strerrordesc_np(-r));
+		return;
+	}
+	fail(template, r, text[0] ? text : strerrordesc_np(-r));
 }
 
 static void load_done(uv_work_t *work, int status);
@@ -113,6 +125,7 @@ static int load_start(struct pool_template *template)
 	if (!template->loading) {
 		return -ENOMEM;
 	}
+	template->loading->template = template;
 	r = uv_queue_work(pool->loop, &template->work, load_work, load_done);
 	if (r < 0) {
 		pool_image_unref(TAKE_PTR(template->loading));
@@ -146,30 +159,27 @@ static void adopt(struct pool_template *template, struct pool_image *image)
 		base_log(BASE_LOG_INFO, "template %s: snapshot %s replaces %s", template->name,
 			 pool_image_id(image), pool_image_id(template->image));
 		pool_refill_renew(template);
-		pool_image_unref(template->image);
+		forget_image(template->image);
 	}
 	template->image = pool_image_ref(image);
 	template->state = POOL_TEMPLATE_READY;
-	template->load_failures = 0;
+	template->load_retries = false;
 	template->last_error[0] = '\0';
 }
 
-static void load_done(uv_work_t *work, int status)
+/* The load is over, one way or the other. */
+static void load_finish(struct pool_template *template, int r)
 {
-	struct pool_template *template = CONTAINER_OF(work, struct pool_template, work);
-	struct pool *pool = template->pool;
 	struct pool_image *loaded = TAKE_PTR(template->loading);
-	int r = status < 0 ? status : template->load_result;
 
-	pool->n_working--;
-	pool_kick(pool);
-	/* When stopping, everybody has been told and nothing must start. */
-	if (!pool->stopping && r < 0) {
+	template->opening = false;
+	if (r < 0) {
+		loaded->template = NULL;
 		/* A failure counts only if the store has not changed under it. */
 		if (!template->stale || load_start(template) < 0) {
 			load_failed(template, r);
 		}
-	} else if (!pool->stopping) {
+	} else {
 		if (loaded->snapshot) {
 			adopt(template, loaded);
 		}
@@ -177,6 +187,59 @@ static void load_done(uv_work_t *work, int status)
 		pool_set_tell(template, POOL_OK, NULL);
 	}
 	pool_image_unref(loaded);
+	pool_kick(template->pool);
+}
+
+static void load_done(uv_work_t *work, int status)
+{
+	struct pool_template *template = CONTAINER_OF(work, struct pool_template, work);
+	struct pool *pool = template->pool;
+	int r = status < 0 ? status : template->load_result;
+
+	pool->n_working--;
+	pool_kick(pool);
+	if (pool->stopping) {
+		/* Everybody has been told and nothing must start. */
+		forget_image(TAKE_PTR(template->loading));
+	} else if (r == 0 && template->loading->snapshot) {
+		template->opening = true;
+		pool_pager_add(&pool->pager, template->loading);
+	} else {
+		load_finish(template, r);
+	}
+}
+
+void pool_template_opened(struct pool_template *template, int r, const char *text)
+{
+	assert(template->opening);
+	if (r < 0) {
+		base_error_set(&template->error, r, "snapshot %s: %s",
+			       pool_image_id(template->loading), text);
+	}
+	load_finish(template, r == -ENOENT ? -EIO : r);
+}
+
+void pool_template_image_failed(struct pool_template *template, const char *text)
+{
+	char note[BASE_ERROR_TEXT_MAX];
+
+	snprintf(note, sizeof(note), "snapshot %s: %s", pool_image_id(template->image), text);
+	fail(template, -EIO, note);
+	template->load_retries = true;
+	pool_timer_need(template->pool, template->load_retry_ns);
+	pool_kick(template->pool);
+}
+
+void pool_template_retry(struct pool_template *template, uint64_t now_ns)
+{
+	if (template->state != POOL_TEMPLATE_FAILED || !template->load_retries || !template->told) {
+		return;
+	}
+	if (now_ns < template->load_retry_ns) {
+		pool_timer_need(template->pool, template->load_retry_ns);
+	} else {
+		pool_template_reload(template);
+	}
 }
 
 void pool_template_follow(struct pool *pool, const char *entry)
@@ -285,7 +348,11 @@ bool pool_template_tell_failure(struct pool_template *template)
 
 void pool_template_cancel(struct pool_template *template)
 {
-	if (template->loading) {
+	if (template->opening) {
+		template->opening = false;
+		pool_pager_remove(&template->pool->pager, template->loading);
+		forget_image(TAKE_PTR(template->loading));
+	} else if (template->loading) {
 		uv_cancel((uv_req_t *)&template->work);
 	}
 }
@@ -295,7 +362,9 @@ void pool_template_free(struct pool_template *template)
 	assert(!template->loading && template->n_leased == 0);
 	assert(base_list_is_empty(&template->parked) && base_list_is_empty(&template->restoring) &&
 	       base_list_is_empty(&template->shells));
-	pool_image_unref(template->image);
+	if (template->image) {
+		forget_image(template->image);
+	}
 	base_list_remove(&template->link);
 	template->pool->n_templates--;
 	free(template);

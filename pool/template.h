@@ -20,7 +20,8 @@
  *    LOADING ─┬─▶ READY          restores run
  *             └─▶ FAILED         waiters have been told; the next demand loads again
  *
- * READY becomes FAILED (not found) when the name is removed from the store; when it comes to mean
+ * READY becomes FAILED when its memory turns out to be damaged, or (not found) when the name is
+ * removed from the store; when it comes to mean
  * another snapshot, that is loaded beside the present one and replaces it. Leases do not notice.
  */
 enum pool_template_state {
@@ -36,10 +37,13 @@ struct pool_template {
 	enum pool_template_state state;
 	uv_work_t work;
 	struct pool_image *image;   /* restores use it; NULL: none */
-	struct pool_image *loading; /* NULL: no load runs; else its worker owns the next two, too */
+	struct pool_image *loading; /* NULL: no load runs; else its worker owns the next two, too,
+				       unless `opening` */
 	int load_result;
 	struct base_error error;
-	bool stale; /* the store has changed since the last load began */
+	bool opening;	   /* `loading` is in the hands of the pager */
+	bool load_retries; /* loading failed after it had begun: it is tried again by itself */
+	bool stale;	   /* the store has changed since the last load began */
 
 	enum pool_status failure; /* of the last load */
 	char last_error[BASE_ERROR_TEXT_MAX];
@@ -69,6 +73,15 @@ struct pool_template {
  * *ret_text when it cannot be. */
 struct pool_template *pool_template_get(struct pool *pool, const char *name,
 					enum pool_status *ret_status, const char **ret_text);
+
+/* The pager has taken the image that is being loaded, or refuses it. */
+void pool_template_opened(struct pool_template *template, int r, const char *text);
+
+/* The image that restores use cannot be filled. Ends what is not leased. */
+void pool_template_image_failed(struct pool_template *template, const char *text);
+
+/* Background step: loads again what failed so, when its back-off is over. */
+void pool_template_retry(struct pool_template *template, uint64_t now_ns);
 
 /* Loads a failed template again. */
 void pool_template_reload(struct pool_template *template);

@@ -177,7 +177,8 @@ static void encode_failed(void *userdata, const struct pool_template_info *info)
 void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 {
 	struct rpc_server *server = request->connection->server;
-	const char *trouble = pool_memory_trouble(server->pool);
+	const char *memory_trouble = pool_memory_trouble(server->pool);
+	const char *trouble = pool_trouble(server->pool);
 	struct base_error reason;
 	struct rpc_encoder *encoder;
 	size_t n = 0;
@@ -186,7 +187,7 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 		return;
 	}
 	pool_info(server->pool, NULL, count_failed, &n);
-	n += trouble != NULL;
+	n += (memory_trouble != NULL) + (trouble != NULL);
 	encoder = rpc_request_encoder(request);
 	rpc_encode_map(encoder, 4);
 	rpc_encode_key_str(encoder, "status", n == 0 ? "ok" : "degraded");
@@ -195,9 +196,12 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 	rpc_encode_str(encoder, "reasons");
 	rpc_encode_array(encoder, n);
 	pool_info(server->pool, NULL, encode_failed, encoder);
-	if (trouble) {
-		base_error_set(&reason, 0, "memory is short: %s", trouble);
+	if (memory_trouble) {
+		base_error_set(&reason, 0, "memory is short: %s", memory_trouble);
 		rpc_encode_str(encoder, reason.text);
+	}
+	if (trouble) {
+		rpc_encode_str(encoder, trouble);
 	}
 	rpc_request_answer(request, -1);
 }

@@ -11,6 +11,7 @@
  *    log=<path>         the identity requests it gets, each with a 16 bit length in front
  *    slow_ms=<n>        sleep before the acknowledgement
  *    dirty=<n>          map the memory, read 16 pages of it and write n of them
+ *    expect=<n>:<b>     the byte of the memory at n is b when the state is loaded
  *    connect=<port>     when claimed, connect to the host at that port and say "hello"
  *
  * When claimed it echoes what comes over the agent's stream, and says "vsock" to whoever connects
@@ -26,19 +27,24 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static char script[4096];
 static int stream = -1, listener = -1;
 static char fault[64];
 static unsigned n_resumes;
+static char *memory;
+static int userfaultfd = -1;
 static uint64_t create_received_ns, load_taken_ns;
 
 static bool setting(const char *key, char *out, size_t size)
@@ -107,6 +113,7 @@ static void reply(const struct base_message *request, int result, const char *te
 	if (request->op == VMM_OP_CREATE) {
 		answer.arg[0] = create_received_ns;
 		answer.arg[4] = base_clock_monotonic_ns();
+		answer.arg[5] = (uintptr_t)memory;
 	}
 	if (request->op == VMM_OP_LOAD) {
 		answer.arg[0] = base_clock_realtime_ns();
@@ -115,7 +122,7 @@ static void reply(const struct base_message *request, int result, const char *te
 		answer.arg[3] = load_taken_ns;
 		answer.arg[4] = base_clock_monotonic_ns();
 	}
-	send_message(&answer, -1);
+	send_message(&answer, request->op == VMM_OP_CREATE && result == 0 ? userfaultfd : -1);
 }
 
 static void send_event(uint32_t op, uint64_t arg0, uint64_t arg1, const char *text)
@@ -150,12 +157,14 @@ static const char *check_create(const struct base_message *create, const int *fd
 	struct stat status;
 	int listening = 0;
 	socklen_t size = sizeof(listening);
+	size_t state = 3 + create->arg[3];
 	extern char **environ;
 
-	if (!(create->arg[2] & VMM_CREATE_STATE) || n_fds != 3 + create->arg[3] + 1) {
+	if (!(create->arg[2] & VMM_CREATE_STATE) ||
+	    n_fds != state + 1 + (create->arg[2] & VMM_CREATE_LAZY ? 1 : 0)) {
 		return "number of descriptors";
 	}
-	if ((fcntl(fds[n_fds - 1], F_GET_SEALS) & F_SEAL_WRITE) == 0) {
+	if ((fcntl(fds[state], F_GET_SEALS) & F_SEAL_WRITE) == 0) {
 		return "the state may change";
 	}
 	if (fstat(fds[0], &status) < 0 || (uint64_t)status.st_size != create->arg[0]) {
@@ -167,7 +176,7 @@ static const char *check_create(const struct base_message *create, const int *fd
 	if (getsockopt(fds[2], SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || !listening) {
 		return "the listener does not listen";
 	}
-	for (size_t i = 3; i < n_fds - 1; i++) {
+	for (size_t i = 3; i < state; i++) {
 		if ((fcntl(fds[i], F_GETFL) & O_ACCMODE) != O_RDONLY) {
 			return "a disk is writable";
 		}
@@ -319,6 +328,19 @@ static void on_resume(const struct base_message *request)
 	apply_identity();
 }
 
+/* Checks that the page at the offset holds the byte, over and over: whoever sees a page before it
+ * is filled sees something else. */
+static void check_memory(void)
+{
+	unsigned long offset, byte;
+	char text[64];
+
+	if (setting("expect", text, sizeof(text)) && sscanf(text, "%lu:%lu", &offset, &byte) == 2 &&
+	    (uint8_t)memory[offset] != byte) {
+		_exit(99);
+	}
+}
+
 static void on_message(const struct base_message *message, const int *fds, size_t n_fds)
 {
 	switch (message->op) {
@@ -328,6 +350,7 @@ static void on_message(const struct base_message *message, const int *fds, size_
 			_exit(95);
 		}
 		close(fds[0]);
+		check_memory();
 		if (!spoil("load", message)) {
 			reply(message, 0, "");
 		}
@@ -373,13 +396,32 @@ static void take_message(struct base_message *message, int fds[BASE_MESSAGE_FDS_
 	}
 }
 
-static void use_memory(int fd, size_t size)
+/* Maps the memory, and with VMM_CREATE_LAZY has its missing pages waited for. */
+static void map_memory(int fd, size_t size, int device, bool lazy)
 {
-	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM };
+	struct uffdio_register range = { .range.len = size, .mode = UFFDIO_REGISTER_MODE_MISSING };
 
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
 	if (memory == MAP_FAILED) {
 		_exit(97);
 	}
+	if (!lazy) {
+		return;
+	}
+	userfaultfd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	if (userfaultfd < 0) {
+		userfaultfd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	}
+	range.range.start = (uintptr_t)memory;
+	if (userfaultfd < 0 || ioctl(userfaultfd, UFFDIO_API, &api) < 0 ||
+	    ioctl(userfaultfd, UFFDIO_REGISTER, &range) < 0) {
+		_exit(98);
+	}
+}
+
+static void use_memory(void)
+{
 	for (unsigned i = 0; i < 16; i++) {
 		volatile char *page = memory + i * 4096;
 
@@ -413,9 +455,7 @@ static void start(void)
 		reply(&create, -EPROTO, wrong);
 		_exit(0);
 	}
-	if (number("dirty")) {
-		use_memory(fds[0], create.arg[0]);
-	}
+	map_memory(fds[0], create.arg[0], fds[n_fds - 1], create.arg[2] & VMM_CREATE_LAZY);
 	listener = fds[2];
 	if (spoil("create", &create)) {
 		for (;;) {
@@ -423,6 +463,9 @@ static void start(void)
 		}
 	}
 	reply(&create, 0, "");
+	if (number("dirty")) {
+		use_memory();
+	}
 }
 
 static void echo(void)

@@ -182,7 +182,11 @@ void fixture_template(struct fixture *fixture, const char *name, const char *scr
 	snprintf(manifest.template_name, sizeof(manifest.template_name), "%s", name);
 	assert_int_equal(base_fd_memfd("memory", FIXTURE_MEMORY_BYTES, &memory), 0);
 	assert_int_equal(getrandom(noise, sizeof(noise), 0), sizeof(noise));
-	assert_int_equal(base_fd_pwrite_full(memory, noise, sizeof(noise), 200 * 1024), 0);
+	for (uint64_t at = KIB(8); at < FIXTURE_MEMORY_BYTES; at += KIB(64)) {
+		assert_int_equal(base_fd_pwrite_full(memory, noise, sizeof(noise), (off_t)at), 0);
+	}
+	memset(noise, FIXTURE_BYTE, sizeof(noise));
+	assert_int_equal(base_fd_pwrite_full(memory, noise, sizeof(noise), FIXTURE_BYTE_OFFSET), 0);
 	assert_int_equal(snapshot_writer_new(fixture->store, &writer, &error), 0);
 	assert_int_equal(base_fd_write_full(snapshot_writer_state_fd(writer), "\n", 1), 0);
 	assert_int_equal(
@@ -203,6 +207,8 @@ void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = getenv("FAKEVMM"),
 		.spawner_path = getenv("SPAWNER"),
+		.pager_path = getenv("PAGER"),
+		.fill_limit_bytes = fixture->fill_limit_bytes,
 		.default_shells = fixture->shells,
 		.memory_floor_percent = fixture->memory_floor_percent,
 		.restore_nice = 1,

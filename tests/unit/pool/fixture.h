@@ -14,8 +14,12 @@
 
 #include <cmocka.h>
 
-#define FIXTURE_MEMORY_BYTES MIB(1)
-#define FIXTURE_WAIT_MS	     15000
+/* More than the pager reads in one go. */
+#define FIXTURE_MEMORY_BYTES MIB(8)
+/* A page of the memory of each template is filled with this byte, others are noise. */
+#define FIXTURE_BYTE	    0xaa
+#define FIXTURE_BYTE_OFFSET KIB(7680)
+#define FIXTURE_WAIT_MS	    15000
 
 struct fixture {
 	char root[64];
@@ -25,8 +29,9 @@ struct fixture {
 	uv_timer_t bound;
 	uint64_t bound_ns;
 	struct pool *pool;
-	unsigned memory_floor_percent; /* of the pools made from now on */
-	unsigned shells;	       /* default_shells of the pools made from now on */
+	/* Of the pools made from now on. */
+	unsigned memory_floor_percent, shells;
+	uint64_t fill_limit_bytes;
 	bool stopped, timed_out;
 	unsigned n_fds;
 };

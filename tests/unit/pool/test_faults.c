@@ -39,14 +39,15 @@ static const struct restore_fault restore_faults[] = {
 	{ "create-die", "ended with status 7" },
 	{ "create-sequence", "a reply to nothing" },
 	{ "create-op", "a reply to nothing" },
-	{ "create-twice", "a reply to nothing" },
+	{ "create-twice", "a descriptor" },
 	{ "create-short", "malformed" },
-	{ "create-fd", "a descriptor" },
+	{ "create-fd", "its memory: " },
 	{ "create-hangup", "killed by signal 9" },
 	{ "create-silent", "creating the VM took longer" },
 	{ "load-error", "loading the state: told to fail" },
 	{ "load-die", "ended with status 7" },
 	{ "load-sequence", "a reply to nothing" },
+	{ "load-fd", "a descriptor" },
 	{ "load-silent", "loading the state took longer" },
 	{ "attach-error", "attaching a stream: told to fail" },
 	{ "attach-die", "ended with status 7" },
@@ -347,6 +348,7 @@ static void running_out_of_descriptors_is_survived(void **state)
 
 		fixture_template(fixture, name, "");
 		assert_int_equal(fixture_set(fixture, name, 0, NULL, 0), POOL_OK);
+		fixture_until(fixture, fixture_info(fixture, name).image_complete);
 	}
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
 	few = before;
@@ -411,6 +413,7 @@ static void wrong_configurations_are_refused(void **state)
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = "/nonexistent/vmm",
 		.spawner_path = getenv("SPAWNER"),
+		.pager_path = getenv("PAGER"),
 		.identity_timeout_ms = 1000,
 	};
 	struct base_error error = { 0 };
@@ -432,6 +435,10 @@ static void wrong_configurations_are_refused(void **state)
 	assert_int_equal(pool_new(&fixture->loop, &config, &pool, &error), -ENOENT);
 	assert_non_null(strstr(error.text, "/nonexistent/spawner"));
 	config.spawner_path = getenv("SPAWNER");
+	config.pager_path = "/nonexistent/pager";
+	assert_int_equal(pool_new(&fixture->loop, &config, &pool, &error), -ENOENT);
+	assert_non_null(strstr(error.text, "/nonexistent/pager"));
+	config.pager_path = getenv("PAGER");
 	/* A pool that was never used can be freed as it is. */
 	assert_int_equal(pool_new(&fixture->loop, &config, &pool, &error), 0);
 	pool_free(pool);
@@ -447,6 +454,7 @@ static void a_vmm_that_ends_at_once(void **state)
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = "/bin/false",
 		.spawner_path = getenv("SPAWNER"),
+		.pager_path = getenv("PAGER"),
 		.identity_timeout_ms = 1000,
 	};
 
@@ -469,6 +477,7 @@ static void a_vmm_that_is_no_program(void **state)
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = path,
 		.spawner_path = getenv("SPAWNER"),
+		.pager_path = getenv("PAGER"),
 		.identity_timeout_ms = 1000,
 	};
 

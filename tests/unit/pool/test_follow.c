@@ -68,7 +68,7 @@ static unsigned count_fds(void)
 	return fixture_count_entries("/proc/self/fd");
 }
 
-/* Guest memory and saved states that are held: two an image. */
+/* Guest memory and saved states that are held: two an image that is complete. */
 static unsigned count_memfds(void)
 {
 	DIR *dir = opendir("/proc/self/fd");
@@ -146,6 +146,7 @@ static void a_lease_keeps_its_snapshot(void **state)
 	assert_snapshot(fixture, &new, new_id);
 	fixture_until(fixture, fixture_info(fixture, "t").parked == 1);
 	release(fixture, &new);
+	fixture_until(fixture, fixture_info(fixture, "t").image_complete);
 	fixture_run_ms(fixture, 50);
 	/* The lease alone holds the image that was. */
 	assert_int_equal(count_memfds(), 4);

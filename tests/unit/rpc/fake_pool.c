@@ -379,3 +379,8 @@ void snapshot_free(struct snapshot *snapshot)
 {
 	free(snapshot);
 }
+
+const char *pool_trouble(const struct pool *pool)
+{
+	return NULL;
+}
