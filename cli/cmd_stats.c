@@ -134,19 +134,57 @@ static void add_memory(struct cli_table *table, const msgpack_object *memory)
 	add_bytes(table, cli_map_number(memory, "pss"));
 }
 
-static void add_template(struct cli_table *table, const msgpack_object *template)
+/* The entry of a snapshot in the answer's pools; NULL when it is leased only. */
+static const msgpack_object *find_pool(const msgpack_object *pools, const char *snapshot)
+{
+	for (uint32_t i = 0;
+	     snapshot && pools && pools->type == MSGPACK_OBJECT_ARRAY && i < pools->via.array.size;
+	     i++) {
+		const msgpack_object *pool = &pools->via.array.ptr[i];
+		_cleanup_free_ char *its = cli_map_text(pool, "snapshot");
+
+		if (its && strcmp(its, snapshot) == 0) {
+			return pool;
+		}
+	}
+	return NULL;
+}
+
+/* FILLED, FAULTS: how far the image has been loaded, and for how many pages a guest had to wait. */
+static void add_image(struct cli_table *table, const msgpack_object *pool)
+{
+	const msgpack_object *complete = pool ? warmbox_map_get(pool, "image_complete") : NULL;
+
+	if (!complete) {
+		cli_table_cell(table, "-");
+		cli_table_cell(table, "-");
+		return;
+	}
+	if (complete->type == MSGPACK_OBJECT_BOOLEAN && complete->via.boolean) {
+		cli_table_cell(table, "complete");
+	} else {
+		add_bytes(table, cli_map_number(pool, "image_filled_bytes"));
+	}
+	cli_table_cell(table, "%" PRIu64, cli_map_number(pool, "faults_total"));
+}
+
+static void add_template(struct cli_table *table, const msgpack_object *template,
+			 const msgpack_object *pools)
 {
 	_cleanup_free_ char *name = cli_map_text(template, "template");
+	_cleanup_free_ char *snapshot = cli_map_text(template, "snapshot");
 
 	cli_table_cell(table, "%s", name ? name : "?");
 	cli_table_cell(table, "%" PRIu64, cli_map_number(template, "parked"));
 	cli_table_cell(table, "%" PRIu64, cli_map_number(template, "leased"));
 	cli_table_cell(table, "%" PRIu64, cli_map_number(template, "measured"));
 	add_bytes(table, cli_map_number(template, "image_resident"));
+	add_image(table, find_pool(pools, snapshot));
 	add_memory(table, warmbox_map_get(template, "mean"));
 }
 
-static void add_sandbox(struct cli_table *table, const msgpack_object *sandbox)
+static void add_sandbox(struct cli_table *table, const msgpack_object *sandbox,
+			const msgpack_object *pools)
 {
 	_cleanup_free_ char *name = cli_map_text(sandbox, "template");
 	_cleanup_free_ char *lease = cli_map_text(sandbox, "lease");
@@ -158,7 +196,9 @@ static void add_sandbox(struct cli_table *table, const msgpack_object *sandbox)
 }
 
 static int print_table(const char *const *header, size_t n_columns, const msgpack_object *rows,
-		       void (*add)(struct cli_table *table, const msgpack_object *row))
+		       void (*add)(struct cli_table *table, const msgpack_object *row,
+				   const msgpack_object *pools),
+		       const msgpack_object *pools)
 {
 	_cleanup_(cli_table_freep) struct cli_table *table = NULL;
 
@@ -170,7 +210,7 @@ static int print_table(const char *const *header, size_t n_columns, const msgpac
 	}
 	for (uint32_t i = 0; rows && rows->type == MSGPACK_OBJECT_ARRAY && i < rows->via.array.size;
 	     i++) {
-		add(table, &rows->via.array.ptr[i]);
+		add(table, &rows->via.array.ptr[i], pools);
 	}
 	return cli_table_print(table, stdout) < 0 ? CLI_EXIT_FAILED : 0;
 }
@@ -197,25 +237,27 @@ static void print_host(const msgpack_object *host)
 	}
 }
 
-static int print_memory(const msgpack_object *memory, const struct request *request)
+static int print_memory(const msgpack_object *stats, const struct request *request)
 {
-	static const char *const template_header[] = { "TEMPLATE",     "READY",	 "LEASED",
-						       "MEASURED",     "IMAGE",	 "GUEST",
-						       "VMM",	       "KERNEL", "OWN",
-						       "IMAGE MAPPED", "PSS" };
+	static const char *const template_header[] = {
+		"TEMPLATE", "READY", "LEASED", "MEASURED", "IMAGE",	   "FILLED", "FAULTS",
+		"GUEST",    "VMM",   "KERNEL", "OWN",	   "IMAGE MAPPED", "PSS"
+	};
 	static const char *const sandbox_header[] = { "TEMPLATE", "LEASE",	  "PID",
 						      "GUEST",	  "VMM",	  "KERNEL",
 						      "OWN",	  "IMAGE MAPPED", "PSS" };
+	const msgpack_object *memory = warmbox_map_get(stats, "memory");
+	const msgpack_object *pools = warmbox_map_get(stats, "pools");
 	int status = 0;
 
 	if (!request->name || !is_lease(request->name)) {
 		status = print_table(template_header, ARRAY_SIZE(template_header),
-				     warmbox_map_get(memory, "templates"), add_template);
+				     warmbox_map_get(memory, "templates"), add_template, pools);
 	}
 	if (status == 0 && request->sandboxes) {
 		printf("%s", request->name && is_lease(request->name) ? "" : "\n");
 		status = print_table(sandbox_header, ARRAY_SIZE(sandbox_header),
-				     warmbox_map_get(memory, "sandboxes"), add_sandbox);
+				     warmbox_map_get(memory, "sandboxes"), add_sandbox, pools);
 	}
 	print_host(warmbox_map_get(memory, "host"));
 	return status;
@@ -283,7 +325,7 @@ int cli_stats_main(struct cli *cli, int argc, char **argv)
 		return 0;
 	}
 	if (request.memory) {
-		return print_memory(warmbox_map_get(stats, "memory"), &request);
+		return print_memory(stats, &request);
 	}
 
 	json_t *json = cli_json_from_msgpack(stats);
