@@ -270,3 +270,30 @@ int fixture_compare(int a, int b, uint64_t size)
 	munmap(y, size);
 	return r;
 }
+
+static struct uffd_client *pager;
+
+void fixture_pager_start(void)
+{
+	const char *program = getenv("WARMBOX_PAGER");
+	struct base_error error = { 0 };
+
+	if (!program || uffd_client_start(program, &pager, &error) < 0) {
+		print_error("WARMBOX_PAGER: %s\n", program ? error.text : "not set");
+		exit(1);
+	}
+}
+
+void fixture_pager_stop(void)
+{
+	uffd_client_free(pager);
+	pager = NULL;
+}
+
+int fixture_fill(const struct snapshot *snapshot, int *ret_fd, struct base_message *ret_complete,
+		 struct base_error *error)
+{
+	static uint64_t id;
+
+	return uffd_client_fill(pager, ++id, snapshot, ret_fd, ret_complete, error);
+}

@@ -7,6 +7,7 @@
  */
 
 #include "snapshot/snapshot.h"
+#include "uffd/client.h"
 
 #define FIXTURE_PATH_MAX 256
 
@@ -55,6 +56,13 @@ const char *fixture_path(struct fixture *fixture, const char *id, const char *fi
 /* A whole file; owned by the caller. */
 uint8_t *fixture_read(const char *path, size_t *ret_size);
 void fixture_write(const char *path, const void *data, size_t size);
+
+/* A warmbox-pager ($WARMBOX_PAGER) for the whole program: first and last thing in main(). */
+void fixture_pager_start(void);
+void fixture_pager_stop(void);
+/* Has it fill and seal a new memfd; as uffd_client_fill(). */
+int fixture_fill(const struct snapshot *snapshot, int *ret_fd, struct base_message *ret_complete,
+		 struct base_error *error);
 
 /* 0 when the two memfds hold the same bytes. */
 int fixture_compare(int a, int b, uint64_t size);

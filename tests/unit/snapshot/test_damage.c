@@ -23,7 +23,6 @@
 #include "snapshot/digest.h"
 #include "snapshot/format.h"
 #include "tests/unit/snapshot/fixture.h"
-#include "uffd/uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -114,7 +113,7 @@ static int use(struct subject *subject, struct base_error *error)
 		r = use_working_set(subject, snapshot_memory(snapshot), error);
 	}
 	if (r == 0) {
-		r = uffd_image_load(snapshot, 1, &image, NULL, error);
+		r = fixture_fill(snapshot, &image, NULL, error);
 	}
 	if (r == 0) {
 		uint8_t state[64];
@@ -404,7 +403,7 @@ static void test_mixed_up_files(void **state)
 	close(memory);
 }
 
-/* The file loses its end, or a chunk changes, between opening and loading. */
+/* The file loses its end, or a chunk changes, between our opening it and the pager's. */
 static void test_damage_after_opening(void **state)
 {
 	struct subject subject;
@@ -415,16 +414,16 @@ static void test_damage_after_opening(void **state)
 	subject_init(&subject, *state);
 	assert_int_equal(snapshot_open(subject.fixture->store, "subject", &snapshot, NULL), 0);
 	assert_int_equal(truncate(subject.path[2], (off_t)subject.size[2] - 1), 0);
-	assert_int_equal(uffd_image_load(snapshot, 2, &image, NULL, &error), -EBADMSG);
+	assert_int_equal(fixture_fill(snapshot, &image, NULL, &error), -EBADMSG);
 	assert_int_equal(image, -1);
-	assert_non_null(strstr(error.text, ": memory: size: "));
+	assert_non_null(strstr(error.text, ": memory: "));
 
 	fixture_write(subject.path[2], subject.content[2], subject.size[2]);
 	snapshot_free(snapshot);
 	assert_int_equal(snapshot_open(subject.fixture->store, "subject", &snapshot, NULL), 0);
 	subject.content[2][subject.size[2] - 1] ^= 1;
 	fixture_write(subject.path[2], subject.content[2], subject.size[2]);
-	assert_int_equal(uffd_image_load(snapshot, 2, &image, NULL, &error), -EBADMSG);
+	assert_int_equal(fixture_fill(snapshot, &image, NULL, &error), -EBADMSG);
 	assert_int_equal(image, -1);
 	assert_non_null(strstr(error.text, ": memory: chunk "));
 	snapshot_free(snapshot);
@@ -537,5 +536,10 @@ int main(void)
 						fixture_teardown),
 	};
 
-	return cmocka_run_group_tests_name("damage", tests, NULL, NULL);
+	int failed;
+
+	fixture_pager_start();
+	failed = cmocka_run_group_tests_name("damage", tests, NULL, NULL);
+	fixture_pager_stop();
+	return failed;
 }

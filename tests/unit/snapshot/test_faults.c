@@ -19,12 +19,10 @@
 
 #include "base/fd.h"
 #include "tests/unit/snapshot/fixture.h"
-#include "uffd/uffd.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -81,16 +79,10 @@ WRAP(DIR *, fdopendir, (int fd), (fd), NULL, ENOMEM)
 WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags), -1, EMFILE)
 WRAP(void *, mmap64, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset), MAP_FAILED, ENOMEM)
-/* These return their error. */
+/* Returns its error. */
 WRAP(int, pthread_create,
      (pthread_t * thread, const pthread_attr_t *attributes, void *(*fn)(void *), void *userdata),
      (thread, attributes, fn, userdata), EAGAIN, 0)
-WRAP(int, io_uring_queue_init, (unsigned entries, struct io_uring *ring, unsigned flags),
-     (entries, ring, flags), -EPERM, 0)
-WRAP(int, io_uring_register_buffers,
-     (struct io_uring * ring, const struct iovec *iovecs, unsigned n), (ring, iovecs, n), -ENOMEM,
-     0)
-WRAP(int, io_uring_submit, (struct io_uring * ring), (ring), -EBUSY, 0)
 
 /* Variadic: the third argument is there when it is asked for. */
 int __real_openat64(int fd, const char *name, int flags, ...);
@@ -181,13 +173,6 @@ static int open_and_list(struct scene *scene, struct base_error *error)
 	}
 	free(names);
 	return r;
-}
-
-static int load(struct scene *scene, struct base_error *error)
-{
-	_cleanup_fd_ int image = -1;
-
-	return uffd_image_load(scene->snapshot, 2, &image, NULL, error);
 }
 
 static int verify(struct scene *scene, struct base_error *error)
@@ -283,15 +268,6 @@ static void test_open(void **state)
 	scene_deinit(&scene);
 }
 
-static void test_load(void **state)
-{
-	struct scene scene;
-
-	scene_init(&scene, *state);
-	assert_true(run_all(&scene, load) > 5);
-	scene_deinit(&scene);
-}
-
 static void test_verify(void **state)
 {
 	struct scene scene;
@@ -306,7 +282,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_publish, fixture_setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_open, fixture_setup, fixture_teardown),
-		cmocka_unit_test_setup_teardown(test_load, fixture_setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_verify, fixture_setup, fixture_teardown),
 	};
 

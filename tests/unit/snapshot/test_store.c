@@ -12,7 +12,6 @@
 
 #include "base/fd.h"
 #include "tests/unit/snapshot/fixture.h"
-#include "uffd/uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -168,7 +167,7 @@ static void test_replace_while_open(void **state)
 	assert_int_equal(snapshot_store_remove(fixture->store, "name", NULL), 0);
 	assert_int_equal(snapshot_open(fixture->store, "name", &new, NULL), -ENOENT);
 
-	assert_int_equal(uffd_image_load(old, 1, &image, NULL, NULL), 0);
+	assert_int_equal(fixture_fill(old, &image, NULL, NULL), 0);
 	assert_int_equal(fixture_compare(old_memory, image, MEMORY_BYTES), 0);
 	close(image);
 	snapshot_free(old);
@@ -618,5 +617,10 @@ int main(void)
 						fixture_teardown),
 	};
 
-	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+	int failed;
+
+	fixture_pager_start();
+	failed = cmocka_run_group_tests_name("store", tests, NULL, NULL);
+	fixture_pager_stop();
+	return failed;
 }
