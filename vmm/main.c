@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,6 +34,8 @@
 #define KVM_API 12
 /* A starter that does not read its socket for so long is taken for dead. */
 #define SEND_TIMEOUT_S 10
+
+#define MMAP_THRESHOLD_BYTES (16 * 1024)
 
 #define CREATE_FLAGS (uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY | VMM_CREATE_STATE)
 
@@ -63,9 +66,13 @@ static void stop(struct program *program, int exit_status)
 /* On a vCPU thread. The socket's timeout bounds the send. */
 static void on_entered(void *userdata, uint64_t monotonic_ns)
 {
-	struct base_message event = { .op = VMM_EVENT_ENTERED, .arg = { monotonic_ns } };
+	struct base_message event;
 
 	(void)userdata;
+	/* Not the whole of it: a stack that is not touched costs nothing. */
+	memset(&event, 0, BASE_MESSAGE_HEADER_BYTES);
+	event.op = VMM_EVENT_ENTERED;
+	event.arg[0] = monotonic_ns;
 	/* Failing: the socket is closed or stuck; the main thread finds out and ends the VM. */
 	(void)base_message_send(VMM_CONTROL_FD, &event, NULL, 0);
 }
@@ -563,6 +570,12 @@ int main(void)
 	enum vmm_host_kind kind;
 	int r;
 
+	/*
+	 * What is large and lives shortly (a state that is loaded) or seldom (a stream's buffer)
+	 * goes back to the kernel when it is freed; and no thread gets a heap of its own.
+	 */
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+	mallopt(M_ARENA_MAX, 1);
 	/* A client that hangs up is an error code, not a death. */
 	signal(SIGPIPE, SIG_IGN);
 	/* Priorities are set for the group. A session's leader has one of its own already. */

@@ -25,12 +25,35 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* What one page of page tables maps. */
+#define TABLE_SPAN_BYTES MIB(2)
+
 #define PAGE_BYTES UINT64_C(4096)
+
+/* An unmapped range that starts where a page of page tables does: so none is needed for a part. */
+static int reserve(uint64_t size_bytes, void **ret_base)
+{
+	uint8_t *range = mmap(NULL, size_bytes + TABLE_SPAN_BYTES, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before;
+
+	if (range == MAP_FAILED) {
+		return -errno;
+	}
+	before = -(uint64_t)(uintptr_t)range % TABLE_SPAN_BYTES;
+	if (before > 0) {
+		munmap(range, before);
+	}
+	munmap(range + before + size_bytes, TABLE_SPAN_BYTES - before);
+	*ret_base = range + before;
+	return 0;
+}
 
 int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool shared)
 {
 	struct stat info;
-	void *base;
+	void *base = NULL;
+	int r;
 
 	if (fstat(fd, &info) < 0) {
 		return -errno;
@@ -39,12 +62,18 @@ int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool
 	    size_bytes == 0) {
 		return -EINVAL;
 	}
+	r = reserve(size_bytes, &base);
+	if (r < 0) {
+		return r;
+	}
 	/* A private mapping may have more pages to write than the host has memory: the pool decides
 	 * how many VMs there are, not the overcommit heuristic. */
-	base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
-		    (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE, fd, 0);
-	if (base == MAP_FAILED) {
-		return -errno;
+	if (mmap(base, size_bytes, PROT_READ | PROT_WRITE,
+		 (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | MAP_FIXED, fd,
+		 0) == MAP_FAILED) {
+		r = -errno;
+		munmap(base, size_bytes);
+		return r;
 	}
 	*memory = (struct vmm_memory){
 		.base = base,

@@ -3,8 +3,8 @@
 /*
  * vCPUs: one thread each, which enters the guest and handles its exits.
  *
- * A thread is parked (waiting on vm->wake), or in KVM_RUN without the device lock, or handling an
- * exit with it. To stop it: clear vm->running, set immediate_exit, send the signal. KVM_RUN then
+ * A thread is parked (waiting on vm->wake), or in KVM_RUN without a lock, or handling an exit with
+ * the device lock. To stop it: clear vm->running, set immediate_exit, send the signal. KVM_RUN then
  * returns EINTR, after it has completed the I/O of the exit before, and only then does the thread
  * park: a parked vCPU has nothing half-done that its saved registers would not show. What a vCPU
  * cannot go on from ends the VM with a text, and the thread parks until the process exits.
@@ -22,6 +22,10 @@
 #include <sys/mman.h>
 
 #define KICK_SIGNAL SIGUSR1
+
+/* The deepest that a vCPU thread gets is XRSTOR, with two images of VMM_XSAVE_BYTES_MAX. A small
+ * stack lies in the page of page tables that the mappings beside it need as well. */
+#define STACK_BYTES KIB(256)
 
 /* The one instruction that kvm-pvm's emulator lacks and that can be left out: it only waits for
  * pending x87 exceptions, which a kernel does not have. */
@@ -208,74 +212,86 @@ static void handle_exit(struct vmm_vcpu *vcpu)
 	}
 }
 
-/* Waits until the VM runs. Under the device lock. */
+/* Waits until the VM runs. */
 static void wait_for_run(struct vmm_vcpu *vcpu)
 {
 	struct vmm_vm *vm = vcpu->vm;
 
+	pthread_mutex_lock(&vm->run_lock);
 	while (!vm->running) {
 		if (!vcpu->parked) {
 			vcpu->parked = true;
 			pthread_cond_signal(&vm->parking);
 		}
-		pthread_cond_wait(&vm->wake, &vm->loop->lock);
+		pthread_cond_wait(&vm->wake, &vm->run_lock);
 	}
 	vcpu->parked = false;
+	pthread_mutex_unlock(&vm->run_lock);
 }
 
-/* One KVM_RUN, without the device lock. 0 or -errno. */
+/* One KVM_RUN. 0 or -errno. */
 static int enter(struct vmm_vcpu *vcpu)
 {
 	struct vmm_vm *vm = vcpu->vm;
-	bool report = vm->entered_pending;
 	int r;
 
-	vm->entered_pending = false;
-	pthread_mutex_unlock(&vm->loop->lock);
-	if (report) {
+	if (__atomic_load_n(&vm->entered_pending, __ATOMIC_RELAXED) &&
+	    __atomic_exchange_n(&vm->entered_pending, false, __ATOMIC_RELAXED)) {
 		vm->callbacks.entered(vm->callbacks.userdata, base_clock_monotonic_ns());
 	}
 	r = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? -errno : 0;
-	pthread_mutex_lock(&vm->loop->lock);
-	vm->counters.exits++;
+	__atomic_add_fetch(&vm->counters.exits, 1, __ATOMIC_RELAXED);
 	return r;
+}
+
+/* What KVM_RUN came back for. False: the VM is over. */
+static bool handle_return(struct vmm_vcpu *vcpu, int r)
+{
+	struct vmm_vm *vm = vcpu->vm;
+	bool goes_on;
+
+	pthread_mutex_lock(&vm->loop->lock);
+	if (r == 0) {
+		handle_exit(vcpu);
+	} else if (r != -EAGAIN) {
+		vmm_vm_end(vm, VMM_EXIT_FAILURE, -r, "vCPU %u: KVM_RUN: %s", vcpu->index,
+			   strerror(-r));
+	}
+	goes_on = !vm->is_over;
+	pthread_mutex_unlock(&vm->loop->lock);
+	return goes_on;
 }
 
 static void *vcpu_main(void *argument)
 {
 	struct vmm_vcpu *vcpu = argument;
-	struct vmm_vm *vm = vcpu->vm;
 	bool may_park = true;
 
-	pthread_mutex_lock(&vm->loop->lock);
 	for (;;) {
 		int r;
 
-		if (may_park || vm->is_over) {
+		if (may_park) {
 			wait_for_run(vcpu);
 		}
 		r = enter(vcpu);
-		may_park = r == -EINTR;
-		if (r == 0) {
-			handle_exit(vcpu);
-		} else if (r != -EINTR && r != -EAGAIN) {
-			vmm_vm_end(vm, VMM_EXIT_FAILURE, -r, "vCPU %u: KVM_RUN: %s", vcpu->index,
-				   strerror(-r));
-		}
+		may_park = r == -EINTR || !handle_return(vcpu, r);
 	}
 	return NULL;
 }
 
 int vmm_vcpu_start(struct vmm_vcpu *vcpu, struct base_error *error)
 {
+	pthread_attr_t attributes;
 	sigset_t all, old;
 	int r;
 
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, STACK_BYTES);
 	/* Only the kick may interrupt a vCPU thread. */
 	sigfillset(&all);
 	sigdelset(&all, KICK_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = -pthread_create(&vcpu->thread, NULL, vcpu_main, vcpu);
+	r = -pthread_create(&vcpu->thread, &attributes, vcpu_main, vcpu);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r < 0) {
 		return base_error_set_errno(error, r, "starting the thread of vCPU %u",

@@ -97,6 +97,7 @@ int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct v
 		.vsock_connect = connect_from_guest,
 		.userdata = vm,
 	};
+	pthread_mutex_init(&vm->run_lock, NULL);
 	pthread_cond_init(&vm->wake, NULL);
 	pthread_cond_init(&vm->parking, NULL);
 	vm->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -377,9 +378,11 @@ int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error)
 	for (unsigned i = 0; i < vm->n_devices; i++) {
 		vmm_virtio_resume(vm->devices[i]);
 	}
+	vm->state = VMM_VM_RUNNING;
+	pthread_mutex_lock(&vm->run_lock);
 	vm->entered_pending = true;
 	vm->running = true;
-	vm->state = VMM_VM_RUNNING;
+	pthread_mutex_unlock(&vm->run_lock);
 	pthread_cond_broadcast(&vm->wake);
 	return 0;
 }
@@ -395,28 +398,34 @@ static bool all_parked(const struct vmm_vm *vm)
 }
 
 /*
- * With the device lock, which is given away meanwhile. A kick ends most waits of a vCPU, but not
- * one for a missing page while KVM emulates an instruction: it lasts until the page is there. So
- * this looks up now and then whether anybody still wants to know.
+ * Without the device lock: a vCPU may need it on its way out. A kick ends most waits of a vCPU, but
+ * not one for a missing page while KVM emulates an instruction: it lasts until the page is there.
+ * So this looks up now and then whether anybody still wants to know.
  */
 static int wait_until_parked(struct vmm_vm *vm)
 {
-	while (!all_parked(vm)) {
+	int r = 0;
+
+	pthread_mutex_lock(&vm->run_lock);
+	while (r == 0 && !all_parked(vm)) {
 		struct timespec until;
 
 		clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec += ABANDON_CHECK_S;
-		if (pthread_cond_timedwait(&vm->parking, &vm->loop->lock, &until) == ETIMEDOUT &&
+		if (pthread_cond_timedwait(&vm->parking, &vm->run_lock, &until) == ETIMEDOUT &&
 		    vm->callbacks.abandoned(vm->callbacks.userdata)) {
-			return -ECANCELED;
+			r = -ECANCELED;
 		}
 	}
-	return 0;
+	pthread_mutex_unlock(&vm->run_lock);
+	return r;
 }
 
 static void stop_vcpus(struct vmm_vm *vm)
 {
+	pthread_mutex_lock(&vm->run_lock);
 	vm->running = false;
+	pthread_mutex_unlock(&vm->run_lock);
 	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
 		vmm_vcpu_kick(&vm->vcpus[i]);
 	}
@@ -445,7 +454,9 @@ int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error)
 		int r;
 
 		stop_vcpus(vm);
+		pthread_mutex_unlock(&vm->loop->lock);
 		r = wait_until_parked(vm);
+		pthread_mutex_lock(&vm->loop->lock);
 		if (r < 0) {
 			return base_error_set_errno(error, r, "stopping the vCPUs");
 		}

@@ -6,7 +6,9 @@
  *
  * Threads: the main thread serves the loop and calls everything here; each vCPU has a thread that
  * enters the guest and handles its exits. The device lock (loop->lock) guards all fields that are
- * not constant after vmm_vm_create(); callers on the main thread hold it.
+ * not constant after vmm_vm_create() but a few, which say so; callers on the main thread hold it.
+ * The run lock says whether the vCPUs may run: a vCPU that is let run does not have to wait for
+ * what the main thread is still doing with the device lock. It is taken last.
  *
  *    created ── boot or load ──▶ paused ⇄ running ──▶ over
  *
@@ -72,7 +74,7 @@ struct vmm_vcpu {
 	pthread_t thread;
 	bool started;
 	uint64_t cpuid_digest; /* of the table it was given */
-	bool parked;	       /* outside KVM_RUN, with no half-done I/O; under the device lock */
+	bool parked;	       /* outside KVM_RUN, with no half-done I/O; under the run lock */
 };
 
 struct vmm_vm_callbacks {
@@ -119,15 +121,18 @@ struct vmm_vm {
 	struct vmm_virtio *devices[VMM_VIRTIO_DEVICES_MAX];
 	unsigned n_devices;
 	struct vmm_vcpu vcpus[VMM_VCPUS_MAX];
-	pthread_cond_t wake;	/* to vCPU threads: running changed */
-	pthread_cond_t parking; /* to the main thread: a vCPU parked */
-	bool running;
-	struct vmm_counters counters;
-	bool entered_pending; /* the next vCPU to enter reports it */
+	struct vmm_counters counters; /* exits: atomic, without a lock */
 	bool is_over;
 	enum vmm_exit_reason over_reason;
 	int over_code;
 	struct base_error over_text;
+
+	/* Under the run lock. */
+	pthread_mutex_t run_lock;
+	pthread_cond_t wake;	/* to vCPU threads: running changed */
+	pthread_cond_t parking; /* to the main thread: a vCPU parked */
+	bool running;
+	bool entered_pending; /* the next vCPU to enter reports it */
 };
 
 /* Looks at the host; opens nothing. kvm_fd and loop are borrowed. 0 or -errno. */
