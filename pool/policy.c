@@ -223,17 +223,18 @@ void pool_policy_squeeze(struct pool_policy *policy, unsigned step, bool starved
  */
 unsigned pool_policy_keep(const struct pool_policy *policy, uint64_t now_ns)
 {
-	unsigned min = policy->limits.min;
+	unsigned min = policy->limits.min, beyond;
 
 	switch (policy->squeeze) {
 	case 0:
 		return policy->level;
 	case 1:
 		return MIN(policy->level, clamp(policy, pool_policy_demand(policy, now_ns)));
-	case 2:
+	case POOL_POLICY_LAST_STEP:
 		return min;
 	default:
-		return policy->squeeze - 2 < 32 ? min >> (policy->squeeze - 2) : 0;
+		beyond = policy->squeeze - POOL_POLICY_LAST_STEP;
+		return beyond < 32 ? min >> beyond : 0;
 	}
 }
 

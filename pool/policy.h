@@ -25,6 +25,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The last step of a squeeze that leaves the minimum alone. */
+#define POOL_POLICY_LAST_STEP 2
+
 /* The stock is never below min or above max, but for a squeeze. Equal: a fixed stock. */
 struct pool_limits {
 	unsigned min, max;

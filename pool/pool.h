@@ -234,6 +234,6 @@ const char *pool_trouble(const struct pool *pool);
 void pool_info(struct pool *pool, const char *name,
 	       void (*fn)(void *userdata, const struct pool_template_info *info), void *userdata);
 
-/* Why fewer sandboxes are kept than there should be: what memory is lacking. NULL: it is not. Valid
- * until the loop runs on. */
-const char *pool_memory_trouble(const struct pool *pool);
+/* Why fewer sandboxes are kept than demand asks for: what memory is lacking. NULL: it is not. Valid
+ * until the loop runs on. *ret_below_min: even the minimum is not kept. */
+const char *pool_memory_trouble(const struct pool *pool, bool *ret_below_min);

@@ -91,8 +91,9 @@ void pool_target_advance(struct pool *pool, uint64_t now_ns)
 	}
 }
 
-const char *pool_memory_trouble(const struct pool *pool)
+const char *pool_memory_trouble(const struct pool *pool, bool *ret_below_min)
 {
+	*ret_below_min = pool->pressure.starved || pool->pressure.step > POOL_POLICY_LAST_STEP;
 	return pool_pressure_reason(&pool->pressure);
 }
 

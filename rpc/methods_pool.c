@@ -17,6 +17,7 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 {
 	struct pools *pools = userdata;
 	struct rpc_encoder *encoder = pools->encoder;
+	bool below_min;
 
 	pools->n++;
 	if (!encoder) {
@@ -31,7 +32,7 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 	rpc_encode_key_uint(encoder, "target", info->target);
 	rpc_encode_key_uint(encoder, "arrivals_per_hour", info->arrivals_per_hour);
 	rpc_encode_key_uint(encoder, "restore_ns", info->restore_ns);
-	rpc_encode_key_str(encoder, "pressure", pool_memory_trouble(pools->pool));
+	rpc_encode_key_str(encoder, "pressure", pool_memory_trouble(pools->pool, &below_min));
 	rpc_encode_key_uint(encoder, "parked", info->parked);
 	rpc_encode_key_uint(encoder, "restoring", info->restoring);
 	rpc_encode_key_uint(encoder, "leased", info->leased);
@@ -177,7 +178,8 @@ static void encode_failed(void *userdata, const struct pool_template_info *info)
 void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 {
 	struct rpc_server *server = request->connection->server;
-	const char *memory_trouble = pool_memory_trouble(server->pool);
+	bool below_min;
+	const char *memory_trouble = pool_memory_trouble(server->pool, &below_min);
 	const char *trouble = pool_trouble(server->pool);
 	struct base_error reason;
 	struct rpc_encoder *encoder;
@@ -187,7 +189,8 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 		return;
 	}
 	pool_info(server->pool, NULL, count_failed, &n);
-	n += (memory_trouble != NULL) + (trouble != NULL);
+	/* To yield what is above the minimum is what a healthy pool does. */
+	n += (memory_trouble && below_min) + (trouble != NULL);
 	encoder = rpc_request_encoder(request);
 	rpc_encode_map(encoder, 4);
 	rpc_encode_key_str(encoder, "status", n == 0 ? "ok" : "degraded");
@@ -196,7 +199,7 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 	rpc_encode_str(encoder, "reasons");
 	rpc_encode_array(encoder, n);
 	pool_info(server->pool, NULL, encode_failed, encoder);
-	if (memory_trouble) {
+	if (memory_trouble && below_min) {
 		base_error_set(&reason, 0, "memory is short: %s", memory_trouble);
 		rpc_encode_str(encoder, reason.text);
 	}

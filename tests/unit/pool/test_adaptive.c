@@ -84,6 +84,15 @@ static void limits_are_checked_and_changed(void **state)
 	assert_int_equal(fixture_info(fixture, "t").parked, 1);
 }
 
+static const char *trouble(struct fixture *fixture, bool expect_below_min)
+{
+	bool below_min;
+	const char *text = pool_memory_trouble(fixture->pool, &below_min);
+
+	assert_int_equal(below_min, expect_below_min);
+	return text;
+}
+
 /* Ids of the parked ones, oldest first. */
 static unsigned parked_ids(struct fixture *fixture, char ids[][POOL_LEASE_ID_LENGTH + 1])
 {
@@ -122,10 +131,10 @@ static void memory_pressure_ends_the_oldest(void **state)
 	}
 	fixture_until(fixture, fixture_info(fixture, "t").parked == 8);
 	assert_int_equal(parked_ids(fixture, before), 8);
-	assert_null(pool_memory_trouble(fixture->pool));
+	assert_null(trouble(fixture, false));
 
 	news(fixture);
-	assert_non_null(pool_memory_trouble(fixture->pool));
+	assert_non_null(trouble(fixture, false));
 	assert_int_equal(fixture_info(fixture, "t").target, 4);
 	news(fixture);
 	/* Down to the minimum, at once, and the youngest stay. */
@@ -134,8 +143,10 @@ static void memory_pressure_ends_the_oldest(void **state)
 	for (unsigned i = 0; i < 4; i++) {
 		assert_string_equal(after[i], before[i + 4]);
 	}
+	assert_non_null(trouble(fixture, false));
 	news(fixture);
 	assert_int_equal(fixture_info(fixture, "t").parked, 2);
+	assert_non_null(trouble(fixture, true));
 	news(fixture);
 	news(fixture);
 	assert_int_equal(fixture_info(fixture, "t").parked, 0);
@@ -153,7 +164,7 @@ static void memory_pressure_ends_the_oldest(void **state)
 		assert_int_equal(fixture->pool->pressure.step, step);
 		pool_target_advance(fixture->pool, at_ns);
 	}
-	assert_null(pool_memory_trouble(fixture->pool));
+	assert_null(trouble(fixture, false));
 	assert_int_equal(fixture_info(fixture, "t").target, 8);
 	fixture_until(fixture, fixture_info(fixture, "t").parked == 8);
 }
@@ -175,7 +186,7 @@ static void below_the_floor_nothing_is_restored_that_nobody_waits_for(void **sta
 	assert_int_equal(info.parked + info.restoring, 0);
 	assert_int_equal(info.shells, 0);
 	assert_int_equal(info.target, 0);
-	assert_non_null(strstr(pool_memory_trouble(fixture->pool), "the floor is"));
+	assert_non_null(strstr(trouble(fixture, true), "the floor is"));
 	fixture_acquire(fixture, &a, "t", 10000);
 	fixture_until(fixture, a.calls > 0);
 	assert_int_equal(a.status, POOL_OK);

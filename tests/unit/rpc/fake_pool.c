@@ -232,8 +232,9 @@ void pool_set(struct pool *pool, struct pool_set *request, const struct pool_set
 	}
 }
 
-const char *pool_memory_trouble(const struct pool *pool)
+const char *pool_memory_trouble(const struct pool *pool, bool *ret_below_min)
 {
+	*ret_below_min = pool->below_min;
 	return pool->trouble;
 }
 

@@ -32,7 +32,8 @@ struct pool {
 	struct pool_set *set;		   /* waits; NULL: none */
 	bool hold_set;			   /* let pool_set() wait */
 	struct pool_set_params set_params; /* of the latest */
-	const char *trouble;		   /* with memory */
+	bool below_min;
+	const char *trouble; /* with memory */
 	unsigned target;
 	struct pool_account *account; /* waits; NULL: none */
 	unsigned n_cancelled, n_set_cancelled, n_account_cancelled, n_released;

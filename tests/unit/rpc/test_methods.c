@@ -410,6 +410,10 @@ static void test_stats_and_health(void **state)
 	assert_true(rpc_object_is(&client_result(&client, "reasons")->via.array.ptr[0],
 				  "template broken: memory: a flipped bit"));
 	fixture->pool->trouble = "none of it";
+	CLIENT_REQUEST(&client, 7, "health", EMPTY);
+	assert_null(client_response(&client, 7));
+	assert_int_equal(client_result(&client, "reasons")->via.array.size, 1);
+	fixture->pool->below_min = true;
 	CLIENT_REQUEST(&client, 5, "health", EMPTY);
 	assert_null(client_response(&client, 5));
 	assert_true(rpc_object_is(&client_result(&client, "reasons")->via.array.ptr[1],
