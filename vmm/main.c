@@ -309,7 +309,13 @@ static int handle_pause(struct program *program, struct request *request)
 	if (r == 0) {
 		r = expect_fds(request, 0, 0);
 	}
-	return r < 0 ? r : vmm_vm_pause(&program->vm, &request->error);
+	r = r < 0 ? r : vmm_vm_pause(&program->vm, &request->error);
+	if (r == 0) {
+		/* It may stay paused for long, and be one of thousands: what loading its state took
+		 * of the heap is half of it. */
+		malloc_trim(0);
+	}
+	return r;
 }
 
 static int handle_save(struct program *program, struct request *request)
