@@ -215,14 +215,10 @@ void uffd_vm_fault(struct uffd_vm *vm, int result)
 		free(vm);
 		return;
 	}
-	if (polled || result == -EAGAIN || result == -EINTR) {
-		/* The kernel left it to us to wait. */
-		vm->polling = !polled && result == -EAGAIN;
+	if (polled || result < 0) {
+		/* An older kernel leaves it to us to wait; of other errors none is final. */
+		vm->polling = !polled;
 		uffd_vm_read(vm);
-		return;
-	}
-	if (result < 0) {
-		uffd_vm_drop(vm);
 		return;
 	}
 	for (size_t i = 0; i < (size_t)result / sizeof(vm->messages[0]); i++) {
