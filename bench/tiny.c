@@ -10,6 +10,7 @@
 #include "tests/guest/harness.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -64,6 +65,12 @@ static int freeze(struct harness_vm *vm, const char *path, const char *ready,
 	r = r ?: harness_pause(vm);
 	r = r ?: harness_save(vm, &state, NULL);
 	if (r < 0) {
+		return r;
+	}
+	/* As the manager's are. */
+	if (fcntl(state, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) < 0) {
+		r = -errno;
+		close(state);
 		return r;
 	}
 	*ret_tiny = (struct bench_tiny){ vm->memory, state, vm->memory_bytes };

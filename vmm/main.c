@@ -35,7 +35,7 @@
 /* A starter that does not read its socket for so long is taken for dead. */
 #define SEND_TIMEOUT_S 10
 
-#define MMAP_THRESHOLD_BYTES (16 * 1024)
+#define MMAP_THRESHOLD_BYTES 4096
 
 #define CREATE_FLAGS (uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY | VMM_CREATE_STATE)
 
@@ -577,10 +577,14 @@ int main(void)
 	int r;
 
 	/*
-	 * What is large and lives shortly (a state that is loaded) or seldom (a stream's buffer)
-	 * goes back to the kernel when it is freed; and no thread gets a heap of its own.
+	 * What is a page or more (a state that is loaded, a stream's buffer, a device) comes from
+	 * the kernel as zeros that nobody has to touch, and goes back when it is freed. That takes
+	 * a heap without slack at its end, which would be used first (the C library has made one
+	 * before this); and no thread gets a heap of its own.
 	 */
 	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+	mallopt(M_TOP_PAD, 0);
+	malloc_trim(0);
 	mallopt(M_ARENA_MAX, 1);
 	/* A client that hangs up is an error code, not a death. */
 	signal(SIGPIPE, SIG_IGN);

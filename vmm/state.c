@@ -5,9 +5,11 @@
  *
  * Save: vCPUs, clock, IOAPIC, serial port, devices into one buffer, which is written at the end;
  * then, for private memory, every page that is not zero. Load: the whole file is read and every
- * checksum, count and section is checked, then the devices (which validate what is theirs and touch
- * nothing of KVM) and only then KVM. A load that fails leaves a VM that must not run. Runs on the
- * main thread with all vCPUs parked and the device lock held; blocks on its files.
+ * checksum, count and section is checked, which may be done while the VM is made ("prepared"); then
+ * the devices (which validate what is theirs and touch nothing of KVM) and only then KVM. A load
+ * that fails leaves a VM that must not run. What was prepared is kept until the VM is paused next,
+ * when nobody waits. Runs on the main thread with all vCPUs parked and the device lock held; blocks
+ * on its files.
  */
 
 #include "vmm/state.h"
@@ -18,6 +20,7 @@
 #include "vmm/state_vcpu.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -61,9 +64,15 @@ static int save_clock(struct vmm_vm *vm, struct base_writer *writer, struct base
 	return 0;
 }
 
+/* As many as there will be, before they are made. */
+static uint32_t count_devices(const struct vmm_vm *vm)
+{
+	return VMM_SLOT_DISK + vm->config.n_disks;
+}
+
 static uint32_t count_sections(const struct vmm_vm *vm)
 {
-	return vm->config.n_vcpus + 3 + VMM_SLOT_DISK + vm->config.n_disks;
+	return vm->config.n_vcpus + 3 + count_devices(vm);
 }
 
 static int save_to(struct vmm_vm *vm, struct base_writer *writer, struct base_error *error)
@@ -170,14 +179,25 @@ int vmm_state_save(struct vmm_vm *vm, int state_fd, int memory_fd, uint64_t *ret
 
 /* ---- load ---- */
 
-/* Everything of a state file, checked but not applied. */
-struct loaded {
+/* Everything of a state file: checksums, counts and the vCPUs are checked, nothing is applied. */
+struct vmm_prepared {
+	dev_t device;
+	ino_t inode;
+	bool is_sealed;		      /* the file's content cannot change */
+	uint8_t *data;		      /* owned; the readers' */
 	struct vmm_vcpu_state *vcpus; /* owned, one for each vCPU */
 	uint64_t clock_ns;
-	struct vmm_ioapic ioapic;
-	struct vmm_serial serial;
-	struct base_reader devices[VMM_VIRTIO_DEVICES_MAX];
+	struct base_reader ioapic, serial, devices[VMM_VIRTIO_DEVICES_MAX];
 };
+
+void vmm_prepared_free(struct vmm_prepared *prepared)
+{
+	if (prepared) {
+		free(prepared->data);
+		free(prepared->vcpus);
+		free(prepared);
+	}
+}
 
 static int check_fit(const struct vmm_vm *vm, const struct vmm_state_header *header,
 		     struct base_error *error)
@@ -218,11 +238,11 @@ static int check_fit(const struct vmm_vm *vm, const struct vmm_state_header *hea
 	return 0;
 }
 
-static int parse_vcpus(const struct vmm_vm *vm, struct base_reader *reader, struct loaded *loaded,
-		       struct base_error *error)
+static int parse_vcpus(const struct vmm_vm *vm, struct base_reader *reader,
+		       struct vmm_prepared *prepared, struct base_error *error)
 {
-	loaded->vcpus = calloc(vm->config.n_vcpus, sizeof(*loaded->vcpus));
-	if (!loaded->vcpus) {
+	prepared->vcpus = calloc(vm->config.n_vcpus, sizeof(*prepared->vcpus));
+	if (!prepared->vcpus) {
 		return base_error_set_errno(error, -ENOMEM, "loading the vCPUs");
 	}
 	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
@@ -230,7 +250,7 @@ static int parse_vcpus(const struct vmm_vm *vm, struct base_reader *reader, stru
 		int r = vmm_section_read(reader, VMM_SECTION_VCPU, i, &payload, error);
 
 		if (r == 0) {
-			r = vmm_vcpu_state_read(&loaded->vcpus[i], &payload, error);
+			r = vmm_vcpu_state_read(&prepared->vcpus[i], &payload, error);
 		}
 		if (r < 0) {
 			return r;
@@ -239,7 +259,8 @@ static int parse_vcpus(const struct vmm_vm *vm, struct base_reader *reader, stru
 	return 0;
 }
 
-static int parse_clock(struct base_reader *reader, struct loaded *loaded, struct base_error *error)
+static int parse_clock(struct base_reader *reader, struct vmm_prepared *prepared,
+		       struct base_error *error)
 {
 	struct base_reader payload;
 	int r = vmm_section_read(reader, VMM_SECTION_CLOCK, 0, &payload, error);
@@ -247,47 +268,28 @@ static int parse_clock(struct base_reader *reader, struct loaded *loaded, struct
 	if (r < 0) {
 		return r;
 	}
-	loaded->clock_ns = base_reader_u64(&payload);
+	prepared->clock_ns = base_reader_u64(&payload);
 	/* Centuries of uptime are damage; and KVM computes with signed numbers. */
-	if (base_reader_finish(&payload) < 0 || loaded->clock_ns > INT64_MAX / 2) {
+	if (base_reader_finish(&payload) < 0 || prepared->clock_ns > INT64_MAX / 2) {
 		return base_error_set(error, -EBADMSG, "state: clock: length or value");
 	}
 	return 0;
 }
 
-static int parse_front(const struct vmm_vm *vm, struct base_reader *reader, struct loaded *loaded,
-		       struct base_error *error)
+static int parse(const struct vmm_vm *vm, struct base_reader *reader, struct vmm_prepared *prepared,
+		 struct base_error *error)
 {
 	struct vmm_state_header header;
 	int r;
 
 	r = vmm_state_read_header(reader, &header, error);
 	r = r ?: check_fit(vm, &header, error);
-	return r ?: parse_vcpus(vm, reader, loaded, error);
-}
-
-static int parse(const struct vmm_vm *vm, struct base_reader *reader, struct loaded *loaded,
-		 struct base_error *error)
-{
-	struct base_reader payload;
-	int r;
-
-	r = parse_front(vm, reader, loaded, error);
-	r = r ?: parse_clock(reader, loaded, error);
-	if (r == 0) {
-		r = vmm_section_read(reader, VMM_SECTION_IOAPIC, 0, &payload, error);
-	}
-	if (r == 0) {
-		r = vmm_ioapic_load(&loaded->ioapic, &payload, error);
-	}
-	if (r == 0) {
-		r = vmm_section_read(reader, VMM_SECTION_SERIAL, 0, &payload, error);
-	}
-	if (r == 0) {
-		r = vmm_serial_load(&loaded->serial, &payload, error);
-	}
-	for (unsigned i = 0; r == 0 && i < vm->n_devices; i++) {
-		r = vmm_section_read(reader, VMM_SECTION_DEVICE, i, &loaded->devices[i], error);
+	r = r ?: parse_vcpus(vm, reader, prepared, error);
+	r = r ?: parse_clock(reader, prepared, error);
+	r = r ?: vmm_section_read(reader, VMM_SECTION_IOAPIC, 0, &prepared->ioapic, error);
+	r = r ?: vmm_section_read(reader, VMM_SECTION_SERIAL, 0, &prepared->serial, error);
+	for (unsigned i = 0; r == 0 && i < count_devices(vm); i++) {
+		r = vmm_section_read(reader, VMM_SECTION_DEVICE, i, &prepared->devices[i], error);
 	}
 	if (r < 0) {
 		return r;
@@ -298,29 +300,37 @@ static int parse(const struct vmm_vm *vm, struct base_reader *reader, struct loa
 	return 0;
 }
 
-static int load_devices(struct vmm_vm *vm, struct loaded *loaded, struct base_error *error)
+/* The devices: they check what is theirs and touch nothing of KVM. */
+static int load_devices(struct vmm_vm *vm, const struct vmm_prepared *prepared,
+			struct base_error *error)
 {
-	for (unsigned i = 0; i < vm->n_devices; i++) {
-		int r = vmm_virtio_load(vm->devices[i], &loaded->devices[i], error);
+	struct base_reader reader = prepared->ioapic;
+	int r;
 
+	r = vmm_ioapic_load(&vm->ioapic, &reader, error);
+	reader = prepared->serial;
+	r = r ?: vmm_serial_load(&vm->serial, &reader, error);
+	for (unsigned i = 0; r == 0 && i < vm->n_devices; i++) {
+		reader = prepared->devices[i];
+		r = vmm_virtio_load(vm->devices[i], &reader, error);
 		if (r < 0) {
-			return base_error_prefix(error, r, "state: virtio device %u", i);
+			r = base_error_prefix(error, r, "state: virtio device %u", i);
 		}
 	}
-	return 0;
+	return r;
 }
 
-static int apply(struct vmm_vm *vm, struct loaded *loaded, struct vmm_state_clock *ret_clock,
-		 struct base_error *error)
+static int apply(struct vmm_vm *vm, struct vmm_prepared *prepared,
+		 struct vmm_state_clock *ret_clock, struct base_error *error)
 {
 	/* Flags 0: kvmclock goes on from where it stood. The wall clock is the agent's to step. */
-	struct kvm_clock_data clock = { .clock = loaded->clock_ns };
+	struct kvm_clock_data clock = { .clock = prepared->clock_ns };
 	int r;
 
 	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
 		/* The TSCs were read one after the other; they ran together. */
-		loaded->vcpus[i].tsc = loaded->vcpus[0].tsc;
-		r = vmm_vcpu_state_set(&vm->vcpus[i], &loaded->vcpus[i], error);
+		prepared->vcpus[i].tsc = prepared->vcpus[0].tsc;
+		r = vmm_vcpu_state_set(&vm->vcpus[i], &prepared->vcpus[i], error);
 		if (r < 0) {
 			return r;
 		}
@@ -328,21 +338,19 @@ static int apply(struct vmm_vm *vm, struct loaded *loaded, struct vmm_state_cloc
 	if (ioctl(vm->fd, KVM_SET_CLOCK, &clock) < 0) {
 		return base_error_set_errno(error, -errno, "KVM_SET_CLOCK");
 	}
-	vm->ioapic = loaded->ioapic;
-	vm->serial = loaded->serial;
 	/* One right after the other: the guest takes them for the same instant. */
 	r = vmm_vcpu_state_tsc(&vm->vcpus[0], &ret_clock->tsc, error);
 	ret_clock->realtime_ns = base_clock_realtime_ns();
-	ret_clock->tsc_khz = loaded->vcpus[0].tsc_khz;
+	ret_clock->tsc_khz = prepared->vcpus[0].tsc_khz;
 	return r;
 }
 
 /* The whole file, read by offset: many VMMs load the same open file at once. */
-static int read_state(int fd, uint8_t **ret_data, size_t *ret_size, struct base_error *error)
+static int read_state(int fd, struct vmm_prepared *prepared, size_t *ret_size,
+		      struct base_error *error)
 {
-	_cleanup_free_ uint8_t *data = NULL;
 	struct stat info;
-	int r;
+	int r, seals;
 
 	if (fstat(fd, &info) < 0) {
 		return base_error_set_errno(error, -errno, "reading the state");
@@ -352,62 +360,68 @@ static int read_state(int fd, uint8_t **ret_data, size_t *ret_size, struct base_
 				      "state: not a regular file of at most %llu bytes",
 				      (unsigned long long)VMM_STATE_MAX_BYTES);
 	}
-	data = malloc((size_t)info.st_size + 1);
-	if (!data) {
+	prepared->data = malloc((size_t)info.st_size + 1);
+	if (!prepared->data) {
 		return base_error_set_errno(error, -ENOMEM, "reading the state");
 	}
-	r = base_fd_pread_full(fd, data, (size_t)info.st_size, 0);
+	r = base_fd_pread_full(fd, prepared->data, (size_t)info.st_size, 0);
 	if (r < 0) {
 		return base_error_set_errno(error, r, "reading the state");
 	}
-	*ret_data = TAKE_PTR(data);
+	seals = fcntl(fd, F_GET_SEALS);
+	prepared->is_sealed = seals >= 0 && (seals & F_SEAL_WRITE);
+	prepared->device = info.st_dev;
+	prepared->inode = info.st_ino;
 	*ret_size = (size_t)info.st_size;
 	return 0;
 }
 
-int vmm_state_cpuid(const struct vmm_vm *vm, int state_fd, struct vmm_cpuid *ret_tables,
-		    struct base_error *error)
+int vmm_state_prepare(struct vmm_vm *vm, int state_fd, struct base_error *error)
 {
-	_cleanup_free_ uint8_t *data = NULL;
-	struct loaded loaded = {};
+	_cleanup_(vmm_prepared_freep) struct vmm_prepared *prepared = NULL;
 	struct base_reader reader;
 	size_t size = 0;
 	int r;
 
-	r = read_state(state_fd, &data, &size, error);
+	prepared = calloc(1, sizeof(*prepared));
+	if (!prepared) {
+		return base_error_set_errno(error, -ENOMEM, "reading the state");
+	}
+	r = read_state(state_fd, prepared, &size, error);
 	if (r < 0) {
 		return r;
 	}
-	reader = base_reader_init(data, size);
-	r = parse_front(vm, &reader, &loaded, error);
-	for (unsigned i = 0; r == 0 && i < vm->config.n_vcpus; i++) {
-		ret_tables[i] = loaded.vcpus[i].cpuid;
+	reader = base_reader_init(prepared->data, size);
+	r = parse(vm, &reader, prepared, error);
+	if (r < 0) {
+		return r;
 	}
-	free(loaded.vcpus);
-	return r;
+	vmm_prepared_free(vm->prepared);
+	vm->prepared = TAKE_PTR(prepared);
+	return 0;
+}
+
+const struct vmm_cpuid *vmm_prepared_cpuid(const struct vmm_prepared *prepared, unsigned vcpu)
+{
+	return &prepared->vcpus[vcpu].cpuid;
+}
+
+static bool is_prepared(const struct vmm_vm *vm, int state_fd)
+{
+	struct stat info;
+
+	return vm->prepared && vm->prepared->is_sealed && fstat(state_fd, &info) == 0 &&
+	       info.st_dev == vm->prepared->device && info.st_ino == vm->prepared->inode;
 }
 
 int vmm_state_load(struct vmm_vm *vm, int state_fd, struct vmm_state_clock *ret_clock,
 		   struct base_error *error)
 {
-	struct loaded loaded = { .ioapic = vm->ioapic, .serial = vm->serial };
-	_cleanup_free_ uint8_t *data = NULL;
-	struct base_reader reader;
-	size_t size = 0;
-	int r;
+	int r = 0;
 
-	r = read_state(state_fd, &data, &size, error);
-	if (r < 0) {
-		return r;
+	if (!is_prepared(vm, state_fd)) {
+		r = vmm_state_prepare(vm, state_fd, error);
 	}
-	reader = base_reader_init(data, size);
-	r = parse(vm, &reader, &loaded, error);
-	if (r == 0) {
-		r = load_devices(vm, &loaded, error);
-	}
-	if (r == 0) {
-		r = apply(vm, &loaded, ret_clock, error);
-	}
-	free(loaded.vcpus);
-	return r;
+	r = r ?: load_devices(vm, vm->prepared, error);
+	return r ?: apply(vm, vm->prepared, ret_clock, error);
 }

@@ -22,12 +22,19 @@ struct vmm_state_clock {
 int vmm_state_save(struct vmm_vm *vm, int state_fd, int memory_fd, uint64_t *ret_bytes,
 		   struct base_error *error);
 
-/* Reads and validates a state for this VM and gives the CPUID tables of its vCPUs. Main thread; the
- * VM need not have anything but its configuration and fingerprint. 0 or as vmm_state_load(). */
-int vmm_state_cpuid(const struct vmm_vm *vm, int state_fd, struct vmm_cpuid *ret_tables,
-		    struct base_error *error);
+/*
+ * Reads and validates a state ahead of its load and keeps it in vm->prepared. The VM need not have
+ * anything but its configuration and fingerprint. 0 or as vmm_state_load().
+ */
+int vmm_state_prepare(struct vmm_vm *vm, int state_fd, struct base_error *error);
+/* Takes NULL. */
+void vmm_prepared_free(struct vmm_prepared *prepared);
+BASE_DEFINE_CLEANUP(struct vmm_prepared *, vmm_prepared_free)
+/* The CPUID table of a vCPU. */
+const struct vmm_cpuid *vmm_prepared_cpuid(const struct vmm_prepared *prepared, unsigned vcpu);
 
-/* Reads and validates the state, then applies it. 0, -EBADMSG for a damaged state, -EXDEV for one
+/* Reads and validates the state, unless just this file, whose content cannot change, is prepared,
+ * and applies it. 0, -EBADMSG for a damaged state, -EXDEV for one
  * that was made on another kind of host or CPU, -EINVAL for one of another configuration, or
  * -errno. */
 int vmm_state_load(struct vmm_vm *vm, int state_fd, struct vmm_state_clock *ret_clock,

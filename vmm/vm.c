@@ -204,7 +204,8 @@ static int build_cpuid(struct vmm_vm *vm, struct vmm_cpuid *tables, struct base_
 /* Asking KVM takes longer than making the VM does, so a state that brings its tables along is only
  * compared by its fingerprint with the one that the caller has asked for once. */
 static int prepare_cpuid(struct vmm_vm *vm, int state_fd, uint64_t fingerprint,
-			 struct vmm_cpuid *tables, struct base_error *error)
+			 struct vmm_cpuid *tables, const struct vmm_cpuid **ret_tables,
+			 struct base_error *error)
 {
 	int r = 0;
 
@@ -213,30 +214,46 @@ static int prepare_cpuid(struct vmm_vm *vm, int state_fd, uint64_t fingerprint,
 		r = build_cpuid(vm, tables, error);
 	}
 	if (r == 0 && state_fd >= 0) {
-		r = vmm_state_cpuid(vm, state_fd, tables, error);
+		r = vmm_state_prepare(vm, state_fd, error);
+	}
+	for (unsigned i = 0; r == 0 && i < vm->config.n_vcpus; i++) {
+		ret_tables[i] = vm->prepared ? vmm_prepared_cpuid(vm->prepared, i) : &tables[i];
 	}
 	return r;
 }
 
-static int create_vcpus(struct vmm_vm *vm, const struct vmm_cpuid *tables, struct base_error *error)
+static int create_vcpus(struct vmm_vm *vm, int state_fd, uint64_t fingerprint,
+			struct base_error *error)
 {
-	vmm_pvm_xsave_layout(&tables[0], vm->xsave_bytes, &vm->xsave);
+	_cleanup_free_ struct vmm_cpuid *built =
+		calloc(vm->config.n_vcpus, sizeof(struct vmm_cpuid));
+	const struct vmm_cpuid *tables[VMM_VCPUS_MAX];
+	int r;
+
+	if (!built) {
+		return base_error_set_errno(error, -ENOMEM, "creating the vCPUs");
+	}
+	r = prepare_cpuid(vm, state_fd, fingerprint, built, tables, error);
+	if (r < 0) {
+		return r;
+	}
+	vmm_pvm_xsave_layout(tables[0], vm->xsave_bytes, &vm->xsave);
 	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
-		int r = vmm_vcpu_init(&vm->vcpus[i], vm, i, &tables[i], error);
+		r = vmm_vcpu_init(&vm->vcpus[i], vm, i, tables[i], error);
 
 		if (r < 0) {
 			return r;
 		}
 	}
 	if (!vm->config.shared) {
-		int r = vmm_vcpu_state_probe(&vm->vcpus[0], &vm->tsc_is_fixed, error);
+		r = vmm_vcpu_state_probe(&vm->vcpus[0], &vm->tsc_is_fixed, error);
 
 		if (r < 0) {
 			return r;
 		}
 	}
 	for (unsigned i = 0; i < vm->config.n_vcpus; i++) {
-		int r = vmm_vcpu_start(&vm->vcpus[i], error);
+		r = vmm_vcpu_start(&vm->vcpus[i], error);
 
 		if (r < 0) {
 			return r;
@@ -319,7 +336,6 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 		  struct base_error *error)
 {
 	struct vmm_create_times times = { .start_ns = base_clock_monotonic_ns() };
-	_cleanup_free_ struct vmm_cpuid *tables = NULL;
 	int r;
 
 	r = vmm_config_check(config, error);
@@ -338,12 +354,7 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 		return r;
 	}
 	times.memslot_ns = base_clock_monotonic_ns();
-	tables = calloc(config->n_vcpus, sizeof(*tables));
-	if (!tables) {
-		return base_error_set_errno(error, -ENOMEM, "creating the vCPUs");
-	}
-	r = prepare_cpuid(vm, fds->state, fingerprint, tables, error);
-	r = r ?: create_vcpus(vm, tables, error);
+	r = create_vcpus(vm, fds->state, fingerprint, error);
 	if (r < 0) {
 		return r;
 	}
@@ -462,6 +473,7 @@ int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error)
 		}
 		vm->state = VMM_VM_PAUSED;
 	}
+	vmm_prepared_free(TAKE_PTR(vm->prepared));
 	/* Not the vsock device: its connections outlive a pause. */
 	return drain(vm, false, error);
 }

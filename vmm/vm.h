@@ -33,6 +33,7 @@
 #define VMM_SLOT_DISK	 3u
 
 struct vmm_vm;
+struct vmm_prepared;
 
 struct vmm_config {
 	uint64_t memory_bytes;
@@ -115,6 +116,7 @@ struct vmm_vm {
 
 	/* Under the device lock. */
 	enum vmm_vm_state state;
+	struct vmm_prepared *prepared; /* owned; see vmm/state.h */
 	struct vmm_memory memory;
 	struct vmm_ioapic ioapic;
 	struct vmm_serial serial;

@@ -333,7 +333,7 @@ int harness_pause(struct harness_vm *vm)
 
 int harness_save(struct harness_vm *vm, int *ret_state_fd, int *ret_memory_fd)
 {
-	_cleanup_fd_ int state_fd = memfd_create("state", MFD_CLOEXEC);
+	_cleanup_fd_ int state_fd = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	_cleanup_fd_ int memory_fd = -1;
 	int fds[2];
 	int r;

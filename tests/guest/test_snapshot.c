@@ -351,7 +351,7 @@ static void test_identity(void **state)
  * host's state is refused, by what we are told this host is. */
 static void test_state_at_creation(void **state)
 {
-	_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE, other = HARNESS_VM_NONE;
+	_cleanup_vm_ struct harness_vm other = HARNESS_VM_NONE;
 	_cleanup_image_ struct image image = { -1, -1, 0 };
 	_cleanup_fd_ int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	struct harness_params params = {};
@@ -363,10 +363,19 @@ static void test_state_at_creation(void **state)
 	params.memory_bytes = image.memory_bytes;
 	params.state_fd = image.state;
 	assert_int_equal(vmm_host_fingerprint(kvm_fd, &params.fingerprint), 0);
-	assert_vm_ok(&vm, harness_create(&vm, &params));
-	assert_vm_ok(&vm, harness_load(&vm, image.state));
-	assert_vm_ok(&vm, harness_resume(&vm));
-	expect_end(&vm, 0);
+	for (unsigned sealed = 0; sealed < 2; sealed++) {
+		_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE;
+
+		/* One that cannot change is not read a second time. */
+		if (sealed) {
+			assert_int_equal(fcntl(image.state, F_ADD_SEALS, F_SEAL_WRITE), 0);
+		}
+		assert_vm_ok(&vm, harness_create(&vm, &params));
+		assert_vm_ok(&vm, harness_load(&vm, image.state));
+		assert_vm_ok(&vm, harness_pause(&vm));
+		assert_vm_ok(&vm, harness_resume(&vm));
+		expect_end(&vm, 0);
+	}
 
 	params.fingerprint ^= 1;
 	assert_int_equal(harness_create(&other, &params), -EXDEV);
