@@ -55,7 +55,8 @@ bool pool_pressure_advance(struct pool_pressure *pressure, uint64_t now_ns)
 	    now_ns < pressure->quiet_ns + POOL_PRESSURE_DWELL_NS) {
 		return false;
 	}
-	pressure->step--;
+	/* Not one by one: what a minute of need has added up to would take a quarter of an hour. */
+	pressure->step /= 2;
 	pressure->quiet_ns = now_ns;
 	return true;
 }
@@ -120,8 +121,11 @@ bool pool_pressure_look(struct pool_pressure *pressure, uint64_t now_ns)
 	char text[512];
 
 	if (pressure->floor_bytes == 0 ||
-	    (pressure->looked_ns != 0 && now_ns < pressure->looked_ns + LOOK_MIN_NS) ||
-	    meminfo_read(pressure->meminfo_fd, text, sizeof(text)) < 0) {
+	    (pressure->looked_ns != 0 && now_ns < pressure->looked_ns + LOOK_MIN_NS)) {
+		return false;
+	}
+	pressure->looked_ns = now_ns;
+	if (meminfo_read(pressure->meminfo_fd, text, sizeof(text)) < 0) {
 		return false;
 	}
 	return pool_pressure_available(pressure, meminfo_bytes(text, "MemAvailable:"), now_ns);

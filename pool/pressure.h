@@ -9,8 +9,8 @@
  * taken it is looked how much there is, for a host that still has some but not enough to go on.
  *
  * What comes out is a number of steps, which pool/policy.h makes figures of: one more each time
- * that memory is short for as long as POOL_PRESSURE_STEP_NS, one less after each quiet
- * POOL_PRESSURE_DWELL_NS. And whether the host is starved: below the floor.
+ * that memory is short for as long as POOL_PRESSURE_STEP_NS, half as many after each
+ * POOL_PRESSURE_DWELL_NS of quiet. And whether the host is starved: below the floor.
  */
 
 #include "base/error.h"
@@ -21,7 +21,7 @@
 /* Time for what was given back to be felt, before more is: the window of the kernel's measurement.
  */
 #define POOL_PRESSURE_STEP_NS (2 * NSEC_PER_SEC)
-/* Without news for so long, the pool may grow again, a step at a time. */
+/* Without news for so long, the pool may grow again, by half of the steps. */
 #define POOL_PRESSURE_DWELL_NS	(30 * NSEC_PER_SEC)
 #define POOL_PRESSURE_STEPS_MAX 16
 /* While memory is below the floor it is looked again so often: nobody tells when it is not. */
@@ -75,7 +75,7 @@ bool pool_pressure_look(struct pool_pressure *pressure, uint64_t now_ns);
 bool pool_pressure_available(struct pool_pressure *pressure, uint64_t available_bytes,
 			     uint64_t now_ns);
 
-/* Lets time pass. Returns true when a quiet dwell has taken a step back. */
+/* Lets time pass. Returns true when a quiet dwell has taken steps back. */
 bool pool_pressure_advance(struct pool_pressure *pressure, uint64_t now_ns);
 
 /* When to look and to advance; UINT64_MAX: not before there is news. */

@@ -257,6 +257,7 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	struct pool_sandbox *sandbox;
 	enum pool_status status;
 	const char *text;
+	uint64_t now_ns;
 	int r;
 
 	request->pool = pool;
@@ -285,10 +286,11 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		return;
 	}
 	/* Not received_ns: the template may be younger. */
-	pool_policy_arrived(&template->policy, base_clock_monotonic_ns());
+	now_ns = base_clock_monotonic_ns();
+	pool_policy_arrived(&template->policy, now_ns);
 	sandbox = template->n_waiting == 0 ? claim(template, request) : NULL;
 	if (sandbox) {
-		deliver(sandbox, request, base_clock_monotonic_ns());
+		deliver(sandbox, request, now_ns);
 	} else {
 		miss(template, request, timeout_ms);
 	}
