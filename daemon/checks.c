@@ -220,3 +220,10 @@ void daemon_raise_descriptor_limit(void)
 			    (unsigned long long)limit.rlim_max);
 	}
 }
+
+void daemon_raise_priority(void)
+{
+	if (setpriority(PRIO_PROCESS, 0, DAEMON_PRIORITY) < 0) {
+		log_debug("cannot raise the daemon's priority: %s", strerrordesc_np(errno));
+	}
+}

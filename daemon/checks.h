@@ -32,3 +32,6 @@ int daemon_check_runtime_dir(const struct daemon_config *config, gid_t group, in
 
 /* As many descriptors as the hard limit allows: each sandbox takes several. */
 void daemon_raise_descriptor_limit(void);
+
+/* Above the sandboxes, if this process may: claims come before what runs in them. */
+void daemon_raise_priority(void);

@@ -23,6 +23,7 @@ enum kind {
 	KIND_STRING,
 	KIND_UNSIGNED,
 	KIND_U64,
+	KIND_TOUCH,
 };
 
 struct key {
@@ -45,6 +46,7 @@ static const struct key keys[] = {
 	{ "pool", "fill_limit_mib", KIND_UNSIGNED, FIELD(fill_limit_mib),
 	  DAEMON_FILL_LIMIT_MAX_MIB },
 	{ "pool", "default_shells", KIND_UNSIGNED, FIELD(keep.shells), POOL_SHELLS_MAX },
+	{ "pool", "touch", KIND_TOUCH, FIELD(touch), 0 },
 	{ "pool", "restore_nice", KIND_UNSIGNED, FIELD(restore_nice), DAEMON_NICE_MAX },
 	{ "pool", "default_target", KIND_UNSIGNED, FIELD(keep.target), POOL_TARGET_MAX },
 	{ "pool", "default_min", KIND_UNSIGNED, FIELD(keep.min), POOL_TARGET_MAX },
@@ -99,6 +101,23 @@ static const char *set_string(char **field, const char *value)
 	return daemon_config_override(field, value) < 0 ? "out of memory" : NULL;
 }
 
+static const char *set_touch(unsigned *field, const char *value)
+{
+	static const char *const names[] = {
+		[POOL_TOUCH_AUTO] = "auto",
+		[POOL_TOUCH_NEVER] = "never",
+		[POOL_TOUCH_ALWAYS] = "always",
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcmp(value, names[i]) == 0) {
+			*field = i;
+			return NULL;
+		}
+	}
+	return "neither auto, never nor always";
+}
+
 static const char *set_value(struct daemon_config *config, const struct key *key, const char *value)
 {
 	char *field = (char *)config + key->offset;
@@ -125,6 +144,8 @@ static const char *set_value(struct daemon_config *config, const struct key *key
 			*(uint64_t *)(void *)field = number;
 		}
 		return wrong;
+	case KIND_TOUCH:
+		return set_touch((unsigned *)(void *)field, value);
 	}
 	return "not known";
 }

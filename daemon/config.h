@@ -25,6 +25,7 @@
 #define DAEMON_MEMORY_FLOOR	   5 /* per cent */
 #define DAEMON_DEFAULT_SHELLS	   1
 #define DAEMON_RESTORE_NICE	   10
+#define DAEMON_PRIORITY		   -5 /* nice value, of the helper programs as well */
 #define DAEMON_FILL_LIMIT_MAX_MIB  1048576
 #define DAEMON_NICE_MAX		   19
 #define DAEMON_IDENTITY_TIMEOUT_MS 30000
@@ -54,6 +55,7 @@ struct daemon_config {
 	struct daemon_keep keep; /* of templates that do not say */
 	unsigned memory_floor_percent;
 	unsigned restore_nice;
+	unsigned touch;		      /* enum pool_touch */
 	unsigned fill_limit_mib;      /* a second; 0: none */
 	unsigned restore_concurrency; /* 0: the number of cores */
 	uint64_t identity_timeout_ms;

@@ -161,6 +161,7 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.default_limits = { config->keep.min, config->keep.max },
 		.default_shells = config->keep.shells,
 		.memory_floor_percent = config->memory_floor_percent,
+		.touch = (enum pool_touch)config->touch,
 		.restore_nice = (int)config->restore_nice,
 		.restore_concurrency = config->restore_concurrency,
 		.identity_timeout_ms = config->identity_timeout_ms,
@@ -232,6 +233,7 @@ int daemon_run(struct daemon_config *config, struct base_error *error)
 		return r;
 	}
 	daemon_raise_descriptor_limit();
+	daemon_raise_priority();
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN); /* the configuration is read once */
 

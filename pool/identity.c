@@ -117,7 +117,7 @@ static void pack_string(msgpack_packer *packer, const char *key, const char *val
 }
 
 size_t pool_identity_encode(const struct pool_identity *identity, uint64_t generation,
-			    const struct pool_identity_clock *clock,
+			    const struct pool_identity_clock *clock, bool touch,
 			    uint8_t buffer[POOL_IDENTITY_REQUEST_MAX])
 {
 	struct buffer out = { .data = buffer };
@@ -129,7 +129,7 @@ size_t pool_identity_encode(const struct pool_identity *identity, uint64_t gener
 	msgpack_pack_uint8(&packer, 0); /* its id, which the acknowledgement repeats */
 	pack_text(&packer, "identity");
 	msgpack_pack_array(&packer, 1);
-	msgpack_pack_map(&packer, 8);
+	msgpack_pack_map(&packer, touch ? 9 : 8);
 	pack_text(&packer, "seed");
 	msgpack_pack_bin_with_body(&packer, identity->seed, sizeof(identity->seed));
 	pack_string(&packer, "machine_id", identity->machine_id);
@@ -139,6 +139,10 @@ size_t pool_identity_encode(const struct pool_identity *identity, uint64_t gener
 	pack_number(&packer, "realtime_ns", clock->realtime_ns);
 	pack_number(&packer, "tsc", clock->tsc);
 	pack_number(&packer, "tsc_khz", clock->tsc_khz);
+	if (touch) {
+		pack_text(&packer, "touch");
+		msgpack_pack_true(&packer);
+	}
 	return out.size;
 }
 

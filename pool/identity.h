@@ -8,6 +8,8 @@
 #include "base/util.h"
 #include "guest/agent.h"
 
+#include <stdbool.h>
+
 /* Room for an encoded request; one is about 350 bytes long. */
 #define POOL_IDENTITY_REQUEST_MAX 512
 
@@ -34,10 +36,11 @@ void pool_hex(const uint8_t *bytes, size_t size, char *out);
 /* A new identity, unlike any other. 0 or -errno. */
 int pool_identity_generate(struct pool_identity *ret_identity);
 
-/* Encodes the agent's `identity` request. Returns its length (at most POOL_IDENTITY_REQUEST_MAX).
+/* Encodes the agent's `identity` request; touch: it rehearses an exec before it acknowledges.
+ * Returns its length (at most POOL_IDENTITY_REQUEST_MAX).
  */
 size_t pool_identity_encode(const struct pool_identity *identity, uint64_t generation,
-			    const struct pool_identity_clock *clock,
+			    const struct pool_identity_clock *clock, bool touch,
 			    uint8_t buffer[POOL_IDENTITY_REQUEST_MAX]);
 
 /* Forgets the secret part. */

@@ -17,6 +17,7 @@ struct pool {
 	char *runtime_dir, *vmm_path, *templates_path;
 	struct pool_limits default_limits;
 	unsigned default_shells, restore_concurrency;
+	enum pool_touch touch;
 	int restore_nice; /* of a VMM that nobody waits for; 0 without the right to change it back
 			   */
 	uint64_t identity_timeout_ms, acquire_timeout_ms;

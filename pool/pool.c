@@ -230,6 +230,7 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 								    : uv_available_parallelism();
 	pool->default_shells = MIN(config->default_shells, (unsigned)POOL_SHELLS_MAX);
 	pool->restore_nice = may_raise_priority() ? config->restore_nice : 0;
+	pool->touch = config->touch;
 	pool->identity_timeout_ms = config->identity_timeout_ms;
 	pool->acquire_timeout_ms = config->acquire_timeout_ms;
 	base_list_init(&pool->templates);

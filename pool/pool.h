@@ -26,6 +26,13 @@
 #define POOL_ENDED_LEASES_MAX 4096	 /* ended leases remembered, oldest forgotten first */
 #define POOL_TIMEOUT_DEFAULT  UINT64_MAX /* pool_config.acquire_timeout_ms */
 
+/* Whether a guest rehearses an exec before it is parked, so that the first one finds its pages. */
+enum pool_touch {
+	POOL_TOUCH_AUTO = 0, /* not on kvm-pvm, where it costs more than it saves */
+	POOL_TOUCH_NEVER,
+	POOL_TOUCH_ALWAYS,
+};
+
 struct pool_config {
 	const char *store_path;	   /* snapshot store */
 	const char *runtime_dir;   /* private directory for sockets; made by the daemon */
@@ -43,6 +50,7 @@ struct pool_config {
 	int restore_nice;	       /* nice value of restores that nobody waits for, 0 to 19 */
 	unsigned restore_concurrency;  /* restores under way at once, over all templates; 0: number
 					  of cores */
+	enum pool_touch touch;
 	uint64_t identity_timeout_ms; /* a sandbox that has not acknowledged by then is destroyed */
 	uint64_t acquire_timeout_ms;  /* default for acquires that do not say */
 };

@@ -139,6 +139,22 @@ static void on_created(struct pool_sandbox *sandbox, const struct base_message *
 
 static void on_stream(uv_poll_t *poll, int status, int events);
 
+/* Where guest kernels are interpreted, a rehearsed exec takes longer than all it saves. */
+static bool wants_touch(const struct pool_sandbox *sandbox)
+{
+	const struct snapshot_manifest *manifest = snapshot_manifest(sandbox->image->snapshot);
+
+	switch (sandbox->pool->touch) {
+	case POOL_TOUCH_NEVER:
+		return false;
+	case POOL_TOUCH_ALWAYS:
+		return true;
+	case POOL_TOUCH_AUTO:
+		break;
+	}
+	return manifest->host_kind != VMM_HOST_PVM;
+}
+
 /* The identity lies in the stream before the VMM gets the stream, and the VMM has the stream before
  * the vCPUs run. */
 static void on_loaded(struct pool_sandbox *sandbox, const struct base_message *reply,
@@ -147,7 +163,8 @@ static void on_loaded(struct pool_sandbox *sandbox, const struct base_message *r
 	struct pool_launch *launch = &sandbox->launch;
 	struct pool_identity_clock clock = { reply->arg[0], reply->arg[1], reply->arg[2] };
 	uint8_t request[POOL_IDENTITY_REQUEST_MAX];
-	size_t size = pool_identity_encode(&launch->identity, sandbox->generation, &clock, request);
+	size_t size = pool_identity_encode(&launch->identity, sandbox->generation, &clock,
+					   wants_touch(sandbox), request);
 
 	sandbox->load_taken_ns = MIN(MAX(reply->arg[3], sandbox->mark_ns), now_ns);
 	sandbox->timings.load_ns =

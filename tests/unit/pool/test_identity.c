@@ -30,7 +30,7 @@ static const msgpack_object *field(const msgpack_object *request, const char *ke
 	return NULL;
 }
 
-static void assert_request(const msgpack_object *request)
+static void assert_request(const msgpack_object *request, unsigned n_keys)
 {
 	const msgpack_object *items = request->via.array.ptr;
 
@@ -40,7 +40,7 @@ static void assert_request(const msgpack_object *request)
 	assert_int_equal(items[1].via.u64, 0);
 	assert_memory_equal(items[2].via.str.ptr, "identity", 8);
 	assert_int_equal(items[3].via.array.size, 1);
-	assert_int_equal(items[3].via.array.ptr[0].via.map.size, 8);
+	assert_int_equal(items[3].via.array.ptr[0].via.map.size, n_keys);
 	assert_int_equal(field(request, "seed")->type, MSGPACK_OBJECT_BIN);
 	assert_int_equal(field(request, "seed")->via.bin.size, GUEST_SEED_BYTES);
 	assert_int_equal(field(request, "machine_id")->via.str.size, 32);
@@ -57,7 +57,7 @@ static void assert_request(const msgpack_object *request)
 	assert_non_null(strchr("89ab", boot_id->ptr[19]));
 }
 
-static void encodes_what_the_protocol_says(void **state)
+static void check_encoding(bool touch)
 {
 	struct pool_identity identity;
 	struct pool_identity_clock clock = { UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 2 };
@@ -67,24 +67,33 @@ static void encodes_what_the_protocol_says(void **state)
 
 	assert_int_equal(pool_identity_generate(&identity), 0);
 	/* The largest numbers: it always fits. */
-	size = pool_identity_encode(&identity, UINT64_MAX, &clock, buffer);
+	size = pool_identity_encode(&identity, UINT64_MAX, &clock, touch, buffer);
 	assert_true(size <= POOL_IDENTITY_REQUEST_MAX);
 	msgpack_unpacked_init(&unpacked);
 	assert_int_equal(msgpack_unpack_next(&unpacked, (char *)buffer, size, &end),
 			 MSGPACK_UNPACK_SUCCESS);
 	assert_int_equal(end, size);
-	assert_request(&unpacked.data);
+	assert_request(&unpacked.data, touch ? 9 : 8);
 	assert_memory_equal(field(&unpacked.data, "seed")->via.bin.ptr, identity.seed,
 			    GUEST_SEED_BYTES);
 	assert_true(field(&unpacked.data, "generation")->via.u64 == UINT64_MAX);
 	assert_true(field(&unpacked.data, "realtime_ns")->via.u64 == UINT64_MAX);
 	assert_true(field(&unpacked.data, "tsc")->via.u64 == UINT64_MAX - 1);
 	assert_true(field(&unpacked.data, "tsc_khz")->via.u64 == UINT64_MAX - 2);
+	if (touch) {
+		assert_true(field(&unpacked.data, "touch")->via.boolean);
+	}
 	msgpack_unpacked_destroy(&unpacked);
 	pool_identity_wipe(&identity);
 	for (unsigned i = 0; i < GUEST_SEED_BYTES; i++) {
 		assert_int_equal(identity.seed[i], 0);
 	}
+}
+
+static void encodes_what_the_protocol_says(void **state)
+{
+	check_encoding(false);
+	check_encoding(true);
 }
 
 #define SANDBOXES 30
@@ -116,7 +125,9 @@ static void no_two_sandboxes_are_alike(void **state)
 		msgpack_unpacked_init(&unpacked[i]);
 		assert_int_equal(msgpack_unpack_next(&unpacked[i], data + 2, length, &end),
 				 MSGPACK_UNPACK_SUCCESS);
-		assert_request(&unpacked[i].data);
+		/* The snapshot says that it is of a host where a rehearsal pays. */
+		assert_request(&unpacked[i].data, 9);
+		assert_true(field(&unpacked[i].data, "touch")->via.boolean);
 		data += 2 + length;
 		/* The clock is what the VMM said when it loaded the state. */
 		assert_int_equal(field(&unpacked[i].data, "tsc")->via.u64, 123456789);
