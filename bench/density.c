@@ -13,12 +13,14 @@
  */
 
 #include "base/clock.h"
+#include "bench/cgroup.h"
 #include "bench/daemon.h"
 #include "bench/proc.h"
 #include "bench/report.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,6 +33,7 @@
 #define COUNT_MAX	 10000
 #define ROOM_LINUX_BYTES MIB(4) /* what one may cost, so that the machine is not filled up */
 #define ROOM_ECHO_BYTES	 MIB(2)
+#define DRIFT_MOST	 0.1 /* of what was parked; more, and MemAvailable says nothing */
 #define SETTLE_US	 1500000
 #define SAMPLES		 32
 #define WORKERS_MAX	 16
@@ -44,15 +47,18 @@ static const char *const fields[] = { "PageTables", "SecPageTables", "Slab",
 
 struct memory {
 	uint64_t available;
+	uint64_t charged; /* to the cgroup; 0: there is none */
 	uint64_t fields[ARRAY_SIZE(fields)];
 	struct bench_usage usage[BENCH_ROLES];
 };
 
-static void read_memory(const struct bench_daemon *daemon, struct memory *ret_memory)
+static void read_memory(const struct bench_daemon *daemon, const struct bench_cgroup *cgroup,
+			struct memory *ret_memory)
 {
 	/* What has just ended is still being freed. */
 	usleep(SETTLE_US);
 	ret_memory->available = bench_meminfo("MemAvailable");
+	ret_memory->charged = bench_cgroup_bytes(cgroup);
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
 		ret_memory->fields[i] = bench_meminfo(fields[i]);
 	}
@@ -239,18 +245,42 @@ static void report_each(struct bench_report *report, const char *what, uint64_t 
 			   ((double)after - (double)before) / (double)count);
 }
 
+/* What MemAvailable says of each, if what others do meanwhile does not drown it. */
+static double available_each(struct bench_report *report, const struct memory *before,
+			     const struct memory *after, uint64_t drift, uint64_t count)
+{
+	double lost = (double)before->available - (double)after->available;
+
+	if (lost > 0 && (double)drift <= lost * DRIFT_MOST) {
+		return lost / (double)count;
+	}
+	bench_report_note(report,
+			  "No figure by MemAvailable: it moved by %.1f MiB while nothing was done "
+			  "here, and by %.1f MiB while the sandboxes were parked. Others use this "
+			  "machine.",
+			  (double)drift / (double)MIB(1), lost / (double)MIB(1));
+	return NAN;
+}
+
 static void report_memory(struct bench_report *report, const struct bench_options *options,
-			  const struct memory *before, const struct memory *after,
+			  const struct memory *before, const struct memory *after, uint64_t drift,
 			  const struct sample *guest, uint64_t count)
 {
 	const struct bench_usage *vmms = &after->usage[BENCH_ROLE_VMM];
-	double each = ((double)before->available - (double)after->available) / (double)count;
+	double each = available_each(report, before, after, drift, count);
 	double pages = guest->n > 0 ? (double)guest->bytes / (double)guest->n : 0;
+	double charged = ((double)after->charged - (double)before->charged) / (double)count;
 
 	bench_report_value(report, "for each sandbox: everything (MemAvailable)", BENCH_BYTES,
 			   each);
 	bench_report_value(report, "for each sandbox: guest pages of its own", BENCH_BYTES, pages);
 	bench_report_value(report, "for each sandbox: not guest pages", BENCH_BYTES, each - pages);
+	if (after->charged > 0) {
+		bench_report_value(report, "for each sandbox: charged to its memory cgroup",
+				   BENCH_BYTES, charged);
+		bench_report_value(report, "for each sandbox: of that not guest pages", BENCH_BYTES,
+				   charged - pages);
+	}
 	report_each(report, "VMM, PSS", vmms->pss_bytes, 0, count);
 	report_each(report, "VMM, private pages", vmms->private_bytes, 0, count);
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
@@ -289,10 +319,10 @@ static uint64_t choose_count(struct bench_report *report, const struct bench_opt
 	return MAX(MIN(room, count), UINT64_C(1));
 }
 
-static int park(struct bench_daemon *daemon, uint64_t count, struct memory *before,
-		struct memory *after, uint64_t *ret_ns)
+static int park(struct bench_daemon *daemon, const struct bench_cgroup *cgroup, uint64_t count,
+		struct memory *before, struct memory *after, uint64_t *ret_drift, uint64_t *ret_ns)
 {
-	uint64_t start;
+	uint64_t start, available;
 	/* Loads the image, and leaves it loaded. */
 	int r = bench_pool_fill(daemon, 1);
 
@@ -300,26 +330,29 @@ static int park(struct bench_daemon *daemon, uint64_t count, struct memory *befo
 	if (r < 0) {
 		return r;
 	}
-	read_memory(daemon, before);
+	read_memory(daemon, cgroup, before);
+	available = before->available;
+	read_memory(daemon, cgroup, before);
+	*ret_drift = MAX(available, before->available) - MIN(available, before->available);
 	fprintf(stderr, "parking %" PRIu64 "\n", count);
 	start = base_clock_monotonic_ns();
 	r = bench_pool_fill(daemon, count);
 	*ret_ns = base_clock_monotonic_ns() - start;
 	if (r == 0) {
-		read_memory(daemon, after);
+		read_memory(daemon, cgroup, after);
 	}
 	return r;
 }
 
-static int run(struct bench_daemon *daemon, struct bench_report *report,
-	       const struct bench_options *options)
+static int run_in(struct bench_daemon *daemon, const struct bench_cgroup *cgroup,
+		  struct bench_report *report, const struct bench_options *options)
 {
 	_cleanup_free_ struct ask *ask = calloc(1, sizeof(*ask));
 	struct memory before = { 0 }, after = { 0 };
 	struct sample guest = { 0 };
 	struct bench_pool pool;
-	uint64_t count = choose_count(report, options), park_ns = 0;
-	int r = ask ? park(daemon, count, &before, &after, &park_ns) : -ENOMEM;
+	uint64_t count = choose_count(report, options), park_ns = 0, drift = 0;
+	int r = ask ? park(daemon, cgroup, count, &before, &after, &drift, &park_ns) : -ENOMEM;
 
 	if (r < 0) {
 		return r;
@@ -327,7 +360,7 @@ static int run(struct bench_daemon *daemon, struct bench_report *report,
 	bench_proc_each(daemon->pid, add_sample, &guest);
 	bench_report_value(report, "parked at once", BENCH_COUNT, (double)count);
 	bench_report_value(report, "parked after", BENCH_NS, (double)park_ns);
-	report_memory(report, options, &before, &after, &guest, count);
+	report_memory(report, options, &before, &after, drift, &guest, count);
 	ask->options = options;
 	ask->count = count;
 	pthread_mutex_init(&ask->lock, NULL);
@@ -349,6 +382,22 @@ static int run(struct bench_daemon *daemon, struct bench_report *report,
 	return bench_pool_fill(daemon, 0);
 }
 
+/* Only a daemon that is ours is put into a cgroup. */
+static int run(struct bench_daemon *daemon, struct bench_report *report,
+	       const struct bench_options *options)
+{
+	struct bench_cgroup cgroup = { 0 };
+	int r = options->pin ? bench_cgroup_enter(&cgroup, daemon->pid) : -EPERM;
+
+	if (r < 0) {
+		bench_report_note(report, "No account by memory cgroup: %s.",
+				  options->pin ? strerror(-r) : "the daemon is not ours");
+	}
+	r = run_in(daemon, &cgroup, report, options);
+	bench_cgroup_leave(&cgroup, daemon->pid);
+	return r;
+}
+
 int main(int argc, char **argv)
 {
 	struct bench_options options;
@@ -357,7 +406,8 @@ int main(int argc, char **argv)
 	int r;
 
 	if (bench_options_parse(argc, argv, "density",
-				BENCH_OPTION_DAEMON | BENCH_OPTION_COUNT | BENCH_OPTION_ECHO,
+				BENCH_OPTION_DAEMON | BENCH_OPTION_COUNT | BENCH_OPTION_ECHO |
+					BENCH_OPTION_PIN,
 				&options) < 0) {
 		return 2;
 	}

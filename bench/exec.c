@@ -44,6 +44,7 @@ struct mode {
 	const char *code; /* NULL: a new process */
 	struct base_histogram lines[LINES];
 	uint64_t failed;
+	bool absent; /* the template has no resident process */
 };
 
 static int run_code(struct warmbox_agent *agent, const char *code, uint32_t *ret_id,
@@ -112,6 +113,7 @@ static int measure(struct bench_daemon *daemon, struct mode *mode)
 	}
 	at[CLAIM] = base_clock_monotonic_ns() - start;
 	if (use_sandbox(mode, stream, start, at, &error) < 0) {
+		mode->absent = mode->code && error.code == WARMBOX_NOT_FOUND;
 		fprintf(stderr, "%s: sandbox %s: %s\n", mode->name, lease.id, error.text);
 		mode->failed++;
 		return bench_release(daemon, lease.id);
@@ -133,12 +135,15 @@ static int run_mode(struct bench_daemon *daemon, struct bench_report *report, st
 	char name[128];
 	int r = 0;
 
-	for (uint64_t i = 0; r >= 0 && i < count; i++) {
+	for (uint64_t i = 0; r >= 0 && i < count && !mode->absent; i++) {
 		fprintf(stderr, "\r%s: %" PRIu64 " of %" PRIu64 " ", mode->name, i, count);
 		r = measure(daemon, mode);
 	}
 	fprintf(stderr, "\n");
-	for (int i = 0; r >= 0 && i < LINES; i++) {
+	if (mode->absent) {
+		bench_report_note(report, "The template has no resident process: not measured.");
+	}
+	for (int i = 0; r >= 0 && i < LINES && !mode->absent; i++) {
 		snprintf(name, sizeof(name), "%s, %s", lines[i].name, mode->name);
 		bench_report_series(report, name, lines[i].stop_line, &mode->lines[i],
 				    mode->failed);

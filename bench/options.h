@@ -10,10 +10,11 @@ enum bench_option {
 	BENCH_OPTION_DAEMON = 1 << 0,  /* --socket PATH --template NAME; the latter is needed */
 	BENCH_OPTION_COUNT = 1 << 1,   /* --count N */
 	BENCH_OPTION_SECONDS = 1 << 2, /* --seconds N */
-	BENCH_OPTION_PIN = 1 << 3,     /* --pin: the daemon may be bound to cores */
-	BENCH_OPTION_LOAD = 1 << 4,    /* --load PERCENT */
-	BENCH_OPTION_EVAL = 1 << 5,    /* --eval CODE */
-	BENCH_OPTION_ECHO = 1 << 6,    /* --echo: the guest is make-tiny's, and echoes */
+	BENCH_OPTION_PIN =
+		1 << 3, /* --pin: the daemon is ours, and may be bound to cores or a cgroup */
+	BENCH_OPTION_LOAD = 1 << 4, /* --load PERCENT */
+	BENCH_OPTION_EVAL = 1 << 5, /* --eval CODE */
+	BENCH_OPTION_ECHO = 1 << 6, /* --echo: the guest is make-tiny's, and echoes */
 };
 
 struct bench_options {

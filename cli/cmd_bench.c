@@ -32,7 +32,7 @@ const struct cli_bench_kind cli_bench_kinds[] = {
 	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT | CLI_BENCH_PIN | CLI_BENCH_DEFAULT },
 	{ "image", "How long does it take to load a cold memory image?", CLI_BENCH_DEFAULT },
 	{ "density", "What does a parked sandbox cost in memory?",
-	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT | CLI_BENCH_ECHO | CLI_BENCH_DEFAULT },
+	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT | CLI_BENCH_ECHO | CLI_BENCH_PIN | CLI_BENCH_DEFAULT },
 	{ "soak", "Does anything fail or grow under a load that lasts?",
 	  CLI_BENCH_DAEMON | CLI_BENCH_SECONDS | CLI_BENCH_DEFAULT },
 	{ "peers", "How do other ways of starting a sandbox do on this host?", 0 },

@@ -4,7 +4,6 @@
 import csv
 import html.parser
 import json
-import os
 import pathlib
 import subprocess
 import tempfile
@@ -163,6 +162,7 @@ class Bench(unittest.TestCase):
     def test_nothing_is_left_behind(self):
         left = [p for p in set(pathlib.Path("/tmp").glob("warmbox-*")) - self.before if p.name.startswith(("warmbox-bench-", "warmbox-echo-"))]
         self.assertEqual(left, [])
+        self.assertEqual([p for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/memory") for p in pathlib.Path(root).glob("warmbox-bench-*")], [])
 
 
 class Failure(unittest.TestCase):
