@@ -59,21 +59,21 @@ static void make_vm(void)
 static void capture_msrs(void)
 {
 	struct {
-		struct kvm_msr_list head;
+		uint32_t n; /* the head of struct kvm_msr_list */
 		uint32_t indices[512];
-	} list = { .head.nmsrs = 512 };
+	} list = { .n = 512 };
 	struct {
-		struct kvm_msrs head;
+		uint32_t n, padding; /* the head of struct kvm_msrs */
 		struct kvm_msr_entry entry;
 	} one;
 
 	MUST(ioctl(kvm_fd, KVM_GET_MSR_INDEX_LIST, &list));
-	for (uint32_t i = 0; i < list.head.nmsrs && state.msrs.head.nmsrs < FLOOR_MSRS; i++) {
-		one.head = (struct kvm_msrs){ .nmsrs = 1 };
+	for (uint32_t i = 0; i < list.n && state.msrs.n < FLOOR_MSRS; i++) {
+		one.n = 1;
 		one.entry = (struct kvm_msr_entry){ .index = list.indices[i] };
 		if (ioctl(vcpu_fd, KVM_GET_MSRS, &one) == 1 &&
 		    ioctl(vcpu_fd, KVM_SET_MSRS, &one) == 1) {
-			state.msrs.entries[state.msrs.head.nmsrs++] = one.entry;
+			state.msrs.entries[state.msrs.n++] = one.entry;
 		}
 	}
 }
@@ -81,7 +81,7 @@ static void capture_msrs(void)
 static int capture(void)
 {
 	make_vm();
-	state.cpuid.head.nent = FLOOR_CPUID;
+	state.cpuid.n = FLOOR_CPUID;
 	MUST(ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &state.cpuid));
 	MUST(ioctl(vcpu_fd, KVM_SET_CPUID2, &state.cpuid));
 	MUST(ioctl(vcpu_fd, KVM_GET_MP_STATE, &state.mp_state));

@@ -29,7 +29,7 @@ struct floor_stamps {
 
 struct floor_state {
 	struct {
-		struct kvm_cpuid2 head;
+		uint32_t n, padding; /* the head of struct kvm_cpuid2 */
 		struct kvm_cpuid_entry2 entries[FLOOR_CPUID];
 	} cpuid;
 	struct kvm_mp_state mp_state;
@@ -40,7 +40,7 @@ struct floor_state {
 	struct kvm_debugregs debugregs;
 	struct kvm_lapic_state lapic;
 	struct {
-		struct kvm_msrs head;
+		uint32_t n, padding; /* the head of struct kvm_msrs */
 		struct kvm_msr_entry entries[FLOOR_MSRS];
 	} msrs;
 	struct kvm_vcpu_events events;
