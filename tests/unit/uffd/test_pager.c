@@ -15,7 +15,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* So slow that after its first read the background does nothing within a test. */
@@ -250,6 +254,50 @@ static void test_background_limit(void **state)
 	close(memfd);
 }
 
+/* Whether a file of this directory can be opened with O_DIRECT. */
+static bool takes_direct(const char *directory)
+{
+	_cleanup_fd_ int fd = open(directory, O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+
+	return fd >= 0;
+}
+
+/* ramfs has no O_DIRECT: the pager reads through the page cache, and says so. */
+static void test_direct_and_not(void **state)
+{
+	struct scene *scene = *state;
+	struct fixture *usual = scene->fixture, ram = { 0 };
+	struct base_message event;
+	char path[FIXTURE_PATH_MAX + 8];
+
+	scene_publish_mixed(scene, MIB(3));
+	close(scene_image(scene, 1, 0));
+	scene_await_complete(scene, 1, &event);
+	assert_int_equal((event.arg[7] & PAGER_IMAGE_DIRECT) != 0, takes_direct(usual->root));
+
+	if (geteuid() != 0) {
+		skip();
+	}
+	assert_int_equal(unshare(CLONE_NEWNS), 0);
+	assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	snprintf(path, sizeof(path), "%s/ram", usual->root);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(mount("warmbox-test", path, "ramfs", 0, NULL), 0);
+	assert_int_equal(fixture_setup_at(&ram, path), 0);
+	scene->fixture = &ram;
+	scene_publish_mixed(scene, MIB(3));
+
+	int memfd = scene_image(scene, 2, 0);
+
+	scene_await_complete(scene, 2, &event);
+	assert_int_equal(event.arg[7] & PAGER_IMAGE_DIRECT, 0);
+	assert_filled(scene, memfd);
+	close(memfd);
+	snapshot_store_free(ram.store);
+	scene->fixture = usual;
+	assert_int_equal(umount2(path, MNT_DETACH), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +312,7 @@ int main(void)
 						scene_teardown),
 		cmocka_unit_test_setup_teardown(test_working_set, scene_setup, scene_teardown),
 		cmocka_unit_test_setup_teardown(test_background_limit, scene_setup, scene_teardown),
+		cmocka_unit_test_setup_teardown(test_direct_and_not, scene_setup, scene_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
