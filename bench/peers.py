@@ -454,9 +454,8 @@ class Warmbox:
                 raise Failed(f"the pool does not come to {parked} parked and {shells} shells: {pool}")
             time.sleep(0.005)
 
-    def exec_in(self, stream):
+    def exec_in(self, agent):
         """Runs the command and returns (first output, finished)."""
-        agent = Rpc(stream)
         number = agent.send("exec", {"argv": AGENT_COMMAND})
         output = None
         while (message := agent.receive())[0] != 1 or message[1] != number:
@@ -468,9 +467,19 @@ class Warmbox:
 
 class WarmboxParked(Warmbox):
     name = "warmbox, a parked sandbox"
-    lines = {"claim returned": STOP_CLAIM, "first output": None, "exec finished": STOP_EXEC}
 
-    def run(self):
+    def __init__(self, stack, directory, options):
+        super().__init__(stack, directory, options)
+        # A guest that is no Linux, but only says back what it is told, runs no programs.
+        try:
+            self.echoes = self.claim(lambda agent: (agent.send("ping", {}), agent.receive()))[1][1][0] == 0
+        except Failed as failure:
+            raise Unavailable(str(failure)) from None
+        answer = {"agent replied": STOP_AGENT} if self.echoes else {"first output": None, "exec finished": STOP_EXEC}
+        self.lines = {"claim returned": STOP_CLAIM, **answer}
+
+    def claim(self, talk):
+        """(when it was asked for, when it was there), and what talking to the agent gave."""
         self.set_pool(1, 0)
         start = time.monotonic_ns()
         lease = self.rpc.call("acquire", template=self.template, timeout_ms=0, pass_fd=True)
@@ -478,10 +487,21 @@ class WarmboxParked(Warmbox):
         try:
             with socket.socket(fileno=self.rpc.fds.pop()) as stream:
                 stream.settimeout(PATIENCE_S)
-                output, finished = self.exec_in(stream)
+                return (start, claimed), talk(Rpc(stream))
         finally:
             self.rpc.call("release", lease=lease["lease"])
-        return {"claim returned": claimed - start, "first output": output - start, "exec finished": finished - start}
+
+    def talk(self, agent):
+        if not self.echoes:
+            output, finished = self.exec_in(agent)
+            return {"first output": output, "exec finished": finished}
+        agent.send("ping", {})
+        agent.receive()
+        return {"agent replied": time.monotonic_ns()}
+
+    def run(self):
+        (start, claimed), at = self.claim(self.talk)
+        return {line: ns - start for line, ns in {"claim returned": claimed, **at}.items()}
 
 
 class WarmboxMiss(Warmbox):

@@ -35,7 +35,8 @@ const struct cli_bench_kind cli_bench_kinds[] = {
 	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT | CLI_BENCH_ECHO | CLI_BENCH_PIN | CLI_BENCH_DEFAULT },
 	{ "soak", "Does anything fail or grow under a load that lasts?",
 	  CLI_BENCH_DAEMON | CLI_BENCH_SECONDS | CLI_BENCH_DEFAULT },
-	{ "peers", "How do other ways of starting a sandbox do on this host?", 0 },
+	{ "peers", "How do other ways of starting a sandbox do on this host?",
+	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT },
 };
 const size_t cli_bench_n_kinds = ARRAY_SIZE(cli_bench_kinds);
 
