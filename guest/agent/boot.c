@@ -36,6 +36,8 @@
 /* As systemd sets them: many programs mistake a high soft limit for a need to close it all. */
 #define NOFILE_SOFT 1024
 #define NOFILE_HARD 524288
+/* Written to vm.stat_interval, whose default is 1. */
+#define STATISTICS_SECONDS "60"
 
 #define LOWER	"/lower"
 #define OVERLAY "/overlay"
@@ -256,6 +258,27 @@ static int set_limits(struct base_error *error)
 	return 0;
 }
 
+/*
+ * The kernel gathers statistics from its CPUs every second, which an idle sandbox would wake up
+ * for. They also do so by themselves when they have nothing else to do.
+ */
+static int calm_statistics(struct base_error *error)
+{
+	int fd = open("/proc/sys/vm/stat_interval", O_WRONLY | O_CLOEXEC);
+	int r = 0;
+
+	if (fd < 0 && errno == ENOENT) {
+		return 0; /* a kernel without them */
+	}
+	if (fd < 0 || write(fd, STATISTICS_SECONDS, strlen(STATISTICS_SECONDS)) < 0) {
+		r = -errno;
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+	return r < 0 ? base_error_set_errno(error, r, "cannot set vm.stat_interval") : 0;
+}
+
 int agent_boot(struct agent_boot *ret_boot, struct agent_identity *identity,
 	       struct base_error *error)
 {
@@ -287,6 +310,9 @@ int agent_boot(struct agent_boot *ret_boot, struct agent_identity *identity,
 	}
 	if (r == 0) {
 		r = set_limits(error);
+	}
+	if (r == 0) {
+		r = calm_statistics(error);
 	}
 	if (r == 0) {
 		ret_boot->fault_reseed = parameters.fault_reseed;
