@@ -38,7 +38,7 @@ static const char style[] =
 	"th{text-align:left;font-weight:600;color:var(--muted);white-space:nowrap}"
 	"th,td{padding:5px 12px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}"
 	"td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
-	"td.fail{color:var(--bad);font-weight:600}"
+	"td.name{min-width:11em}td.fail{color:var(--bad);font-weight:600}"
 	".chip{display:inline-block;padding:1px 9px;border-radius:99px;font-size:.82rem;"
 	"font-weight:600;white-space:nowrap}.met{color:var(--ok);background:var(--okbg)}"
 	".not{color:var(--bad);background:var(--badbg)}.none{color:var(--muted);background:var(--"
@@ -126,14 +126,12 @@ static void write_target_cells(json_t *target, FILE *out)
 	json_t *most = json_object_get(target, "at_most");
 	const char *unit = cli_bench_text(target, "unit");
 
-	fprintf(out, "<td>");
+	fprintf(out, "<td class=\"name\">");
 	text_of(target, "name", out);
 	fprintf(out, "</td><td class=\"n\">%s ", most ? "at most" : "at least");
 	write_figure(most ?: json_object_get(target, "at_least"), unit, out);
 	fprintf(out, "</td><td class=\"n\">");
 	write_figure(json_object_get(target, "value"), unit, out);
-	fprintf(out, "</td><td>");
-	write_verdict(target, out);
 	fprintf(out, "</td></tr>\n");
 }
 
@@ -161,13 +159,15 @@ static void write_all_targets(json_t *document, FILE *out)
 	if (n == 0) {
 		return;
 	}
-	fprintf(out, "<div class=\"scroll\"><table><tr><th>measurement</th><th>target</th>"
-		     "<th class=\"n\">should be</th><th class=\"n\">measured</th><th></th></tr>\n");
+	fprintf(out, "<div class=\"scroll\"><table><tr><th></th><th>measurement</th><th>target</th>"
+		     "<th class=\"n\">should be</th><th class=\"n\">measured</th></tr>\n");
 	json_array_foreach(json_object_get(document, "results"), i, result)
 	{
 		json_array_foreach(json_object_get(result, "targets"), j, target)
 		{
-			fprintf(out, "<tr><td><a href=\"#r%zu\">", i);
+			fprintf(out, "<tr><td>");
+			write_verdict(target, out);
+			fprintf(out, "</td><td><a href=\"#r%zu\">", i);
 			write_title(result, out);
 			fprintf(out, "</a></td>");
 			write_target_cells(target, out);
@@ -350,7 +350,9 @@ static void write_own_targets(json_t *result, FILE *out)
 	fprintf(out, "<h3>Targets</h3><div class=\"scroll\"><table>");
 	json_array_foreach(targets, i, target)
 	{
-		fprintf(out, "<tr>");
+		fprintf(out, "<tr><td>");
+		write_verdict(target, out);
+		fprintf(out, "</td>");
 		write_target_cells(target, out);
 	}
 	fprintf(out, "</table></div>\n");
