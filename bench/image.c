@@ -357,7 +357,7 @@ static int fault(struct bench *bench, struct base_error *error)
 	if (r < 0) {
 		return base_error_set_errno(error, r, "userfaultfd");
 	}
-	r = uffd_client_image(bench->client, id, bench->snapshot, image, NO_BACKGROUND, error);
+	r = uffd_client_image(bench->client, id, bench->snapshot, image, NO_BACKGROUND, 0, error);
 	if (r == 0) {
 		vm.arg[2] = (uintptr_t)memory;
 		r = uffd_client_call(bench->client, &vm, &uffd, 1, NULL, error);

@@ -17,6 +17,7 @@
 enum id {
 	ID_QUICK = 256,
 	ID_SOCKET,
+	ID_STORE,
 	ID_TEMPLATE,
 	ID_COUNT,
 	ID_SECONDS,
@@ -35,7 +36,8 @@ static const struct {
 	{ BENCH_OPTION_DAEMON,
 	  { "socket", required_argument, NULL, ID_SOCKET },
 	  "[--socket PATH]" },
-	{ BENCH_OPTION_DAEMON,
+	{ BENCH_OPTION_STORE, { "store", required_argument, NULL, ID_STORE }, "[--store DIR]" },
+	{ BENCH_OPTION_DAEMON | BENCH_OPTION_STORE,
 	  { "template", required_argument, NULL, ID_TEMPLATE },
 	  "--template NAME" },
 	{ BENCH_OPTION_COUNT, { "count", required_argument, NULL, ID_COUNT }, "[--count N]" },
@@ -93,6 +95,9 @@ static int take(int id, struct bench_options *options)
 	case ID_SOCKET:
 		options->socket = optarg;
 		return 0;
+	case ID_STORE:
+		options->store = optarg;
+		return 0;
 	case ID_TEMPLATE:
 		options->template_name = optarg;
 		return 0;
@@ -136,7 +141,8 @@ int bench_options_parse(int argc, char **argv, const char *bench, unsigned accep
 			return usage(bench, accepted);
 		}
 	}
-	if (optind < argc || ((accepted & BENCH_OPTION_DAEMON) && !options.template_name)) {
+	if (optind < argc || ((accepted & BENCH_OPTION_DAEMON) && !options.template_name) ||
+	    ((accepted & BENCH_OPTION_STORE) && !options.store != !options.template_name)) {
 		return usage(bench, accepted);
 	}
 	*ret_options = options;

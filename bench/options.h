@@ -12,13 +12,15 @@ enum bench_option {
 	BENCH_OPTION_SECONDS = 1 << 2, /* --seconds N */
 	BENCH_OPTION_PIN =
 		1 << 3, /* --pin: the daemon is ours, and may be bound to cores or a cgroup */
-	BENCH_OPTION_LOAD = 1 << 4, /* --load PERCENT */
-	BENCH_OPTION_EVAL = 1 << 5, /* --eval CODE */
-	BENCH_OPTION_ECHO = 1 << 6, /* --echo: the guest is make-tiny's, and echoes */
+	BENCH_OPTION_LOAD = 1 << 4,  /* --load PERCENT */
+	BENCH_OPTION_EVAL = 1 << 5,  /* --eval CODE */
+	BENCH_OPTION_ECHO = 1 << 6,  /* --echo: the guest is make-tiny's, and echoes */
+	BENCH_OPTION_STORE = 1 << 7, /* --store DIR --template NAME; both or none */
 };
 
 struct bench_options {
 	const char *socket; /* NULL: the library's default */
+	const char *store;  /* NULL: none */
 	const char *template_name;
 	const char *code; /* NULL: none */
 	uint64_t count;	  /* 0: the program's own default */

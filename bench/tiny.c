@@ -46,10 +46,10 @@ void bench_use_vmm(void)
 	}
 }
 
-static int freeze(struct harness_vm *vm, const char *path, const char *ready,
+static int freeze(struct harness_vm *vm, const char *path, uint64_t memory_bytes, const char *ready,
 		  struct bench_tiny *ret_tiny)
 {
-	struct harness_params params = { .memory_bytes = BENCH_TINY_MEMORY_BYTES };
+	struct harness_params params = { .memory_bytes = memory_bytes };
 	int state = -1;
 	int r;
 
@@ -78,14 +78,14 @@ static int freeze(struct harness_vm *vm, const char *path, const char *ready,
 	return 0;
 }
 
-int bench_tiny_make(const char *path, const char *ready, struct bench_tiny *ret_tiny,
-		    struct base_error *error)
+int bench_tiny_make(const char *path, uint64_t memory_bytes, const char *ready,
+		    struct bench_tiny *ret_tiny, struct base_error *error)
 {
 	_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE;
 	int r;
 
 	bench_use_vmm();
-	r = freeze(&vm, path, ready, ret_tiny);
+	r = freeze(&vm, path, memory_bytes, ready, ret_tiny);
 	if (r < 0) {
 		return base_error_set(error, r, "freezing %s: %s", path, vm.error.text);
 	}
@@ -99,5 +99,5 @@ int bench_tiny_identity(struct bench_tiny *ret_tiny, struct base_error *error)
 	if (!path) {
 		return base_error_set_errno(error, -ENOMEM, "finding the tiny guest");
 	}
-	return bench_tiny_make(path, "ready", ret_tiny, error);
+	return bench_tiny_make(path, BENCH_TINY_MEMORY_BYTES, "ready", ret_tiny, error);
 }

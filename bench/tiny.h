@@ -33,10 +33,10 @@ char *bench_path(const char *name, const char *built);
 /* Has the harness use the VMM that belongs to this program. */
 void bench_use_vmm(void);
 
-/* Boots the tiny guest in `path`, waits until its console says `ready`, and freezes it. Takes tens
- * of milliseconds. 0 or -errno. */
-int bench_tiny_make(const char *path, const char *ready, struct bench_tiny *ret_tiny,
-		    struct base_error *error);
+/* Boots the tiny guest in `path` in so much memory, waits until its console says `ready`, and
+ * freezes it. Takes tens of milliseconds. 0 or -errno. */
+int bench_tiny_make(const char *path, uint64_t memory_bytes, const char *ready,
+		    struct bench_tiny *ret_tiny, struct base_error *error);
 /* The one that stands in for an agent, "identity". */
 int bench_tiny_identity(struct bench_tiny *ret_tiny, struct base_error *error);
 

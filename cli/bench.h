@@ -28,6 +28,7 @@ enum cli_bench_flags {
 	CLI_BENCH_EVAL = 1 << 5,    /* takes --eval */
 	CLI_BENCH_ECHO = 1 << 6,    /* is told by --echo that the guest is the tiny one */
 	CLI_BENCH_DEFAULT = 1 << 7, /* runs when no program is named */
+	CLI_BENCH_STORE = 1 << 8,   /* takes --store and --template, and needs no daemon */
 };
 
 struct cli_bench_kind {

@@ -202,6 +202,10 @@ static void fill_arguments(struct arguments *arguments, const char *program,
 		add(arguments, "--socket", socket);
 		add(arguments, "--template", job->template_name ?: CLI_BENCH_TINY);
 	}
+	if ((flags & CLI_BENCH_STORE) && job->template_name) {
+		add(arguments, "--store", options->store);
+		add(arguments, "--template", job->template_name);
+	}
 	if (options->quick) {
 		add(arguments, "--quick", NULL);
 	}
@@ -292,7 +296,7 @@ json_t *cli_bench_run(const struct cli_bench_options *options, const struct cli_
 	}
 	cli_bench_daemon_stop(&daemon);
 	json_object_set_new(result, "template",
-			    !(job->kind->flags & CLI_BENCH_DAEMON)
+			    !(job->kind->flags & (CLI_BENCH_DAEMON | CLI_BENCH_STORE))
 				    ? json_null()
 				    : json_string(job->template_name ?: "tiny guest"));
 	json_object_set_new(result, "seconds",

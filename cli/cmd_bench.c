@@ -31,6 +31,8 @@ const struct cli_bench_kind cli_bench_kinds[] = {
 	{ "refill", "How many sandboxes a second are restored, made unique and parked?",
 	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT | CLI_BENCH_PIN | CLI_BENCH_DEFAULT },
 	{ "image", "How long does it take to load a cold memory image?", CLI_BENCH_DEFAULT },
+	{ "cold", "What does the working set gain when the memory image is not loaded?",
+	  CLI_BENCH_STORE | CLI_BENCH_COUNT | CLI_BENCH_EVAL | CLI_BENCH_DEFAULT },
 	{ "density", "What does a parked sandbox cost in memory?",
 	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT | CLI_BENCH_ECHO | CLI_BENCH_PIN | CLI_BENCH_DEFAULT },
 	{ "soak", "Does anything fail or grow under a load that lasts?",
@@ -55,12 +57,14 @@ static const char bench_help[] =
 	"  burst     many ask at once, and more than are parked\n"
 	"  refill    how many sandboxes a second are made, on one core and on two\n"
 	"  image     how long it takes to load a cold memory image\n"
+	"  cold      first exec from an image that is not loaded, with and without the working "
+	"set\n"
 	"  density   what a parked sandbox costs in memory\n"
 	"  soak      does anything fail or grow under a load that lasts\n"
 	"  peers     the same questions to others on this host (only when named)\n"
 	"\n"
-	"Without a NAME: all but exec and peers; with --template also exec and density of that "
-	"one.\n"
+	"Without a NAME: all but exec and peers; with --template also exec, cold and density "
+	"of that one.\n"
 	"\n"
 	"  --template NAME  a Linux template of the store; may be given several times\n"
 	"  --store DIR      where templates are (WARMBOX_STORE, " CLI_STORE_DEFAULT ")\n"
@@ -69,7 +73,7 @@ static const char bench_help[] =
 	"  --count N        claims, sandboxes or runs, instead of each program's own number\n"
 	"  --seconds N      how long soak lasts (60)\n"
 	"  --load PERCENT   of the capacity, for soak (80)\n"
-	"  --eval CODE      exec: also give CODE to the template's resident process\n"
+	"  --eval CODE      exec, cold: also give CODE to the template's resident process\n"
 	"  --json FILE      write everything that was measured, with all histograms\n"
 	"  --csv FILE       write all figures, one a line\n"
 	"  --html FILE      write a page to read, one file with curves\n"
@@ -194,7 +198,7 @@ static int add_named(struct bench *bench, char *operand)
 		if (strcmp(operand, kind->name) != 0) {
 			continue;
 		}
-		if (template_name && !(kind->flags & CLI_BENCH_DAEMON)) {
+		if (template_name && !(kind->flags & (CLI_BENCH_DAEMON | CLI_BENCH_STORE))) {
 			cli_usage_error(bench->cli, "%s does not take a template", kind->name);
 			return -EINVAL;
 		}
@@ -225,6 +229,7 @@ static int add_default(struct bench *bench)
 		const struct cli_bench_kind *kind = &cli_bench_kinds[i];
 		bool daemon = kind->flags & CLI_BENCH_DAEMON;
 		bool each = (kind->flags & (CLI_BENCH_LINUX | CLI_BENCH_ECHO)) ||
+			    ((kind->flags & CLI_BENCH_STORE) && !bench->options.socket) ||
 			    (bench->options.socket && daemon && (kind->flags & CLI_BENCH_DEFAULT));
 
 		if ((kind->flags & CLI_BENCH_DEFAULT) && !(daemon && bench->options.socket)) {

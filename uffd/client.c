@@ -125,13 +125,14 @@ int uffd_client_call(struct uffd_client *client, const struct base_message *requ
 }
 
 int uffd_client_image(struct uffd_client *client, uint64_t id, const struct snapshot *snapshot,
-		      int memfd, uint64_t background_bytes_per_s, struct base_error *error)
+		      int memfd, uint64_t background_bytes_per_s, uint64_t flags,
+		      struct base_error *error)
 {
 	const struct snapshot_manifest *manifest = snapshot_manifest(snapshot);
 	int fds[] = { memfd, snapshot_memory_fd(snapshot_memory(snapshot)) };
 	struct base_message request = {
 		.op = PAGER_OP_IMAGE,
-		.arg = { id, manifest->memory_bytes, background_bytes_per_s },
+		.arg = { id, manifest->memory_bytes, background_bytes_per_s, flags },
 	};
 
 	base_message_set_text(&request, manifest->chunk_table_digest);
@@ -215,7 +216,7 @@ int uffd_client_fill(struct uffd_client *client, uint64_t id, const struct snaps
 	if (r < 0) {
 		return base_error_set_errno(error, r, "cannot make the image memfd");
 	}
-	r = uffd_client_image(client, id, snapshot, memfd, 0, error);
+	r = uffd_client_image(client, id, snapshot, memfd, 0, 0, error);
 	if (r == 0) {
 		r = uffd_client_wait(client, id, PAGER_EVENT_COMPLETE, ret_event, error);
 		/* Whatever it says, the image is of no more use to this pager. */

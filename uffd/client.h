@@ -32,9 +32,10 @@ int uffd_client_socket(const struct uffd_client *client);
 int uffd_client_call(struct uffd_client *client, const struct base_message *request, const int *fds,
 		     size_t n_fds, struct base_message *ret_reply, struct base_error *error);
 
-/* PAGER_OP_IMAGE for a snapshot's memory. memfd is borrowed. */
+/* PAGER_OP_IMAGE for a snapshot's memory. memfd is borrowed; flags: enum pager_fill_flags. */
 int uffd_client_image(struct uffd_client *client, uint64_t id, const struct snapshot *snapshot,
-		      int memfd, uint64_t background_bytes_per_s, struct base_error *error);
+		      int memfd, uint64_t background_bytes_per_s, uint64_t flags,
+		      struct base_error *error);
 
 /* Waits for an event of an image: op, or PAGER_EVENT_FAILED, whose result and text it returns. */
 int uffd_client_wait(struct uffd_client *client, uint64_t id, enum pager_op op,

@@ -36,17 +36,17 @@ enum pager_op {
 	/*
 	 * Takes an image to fill. arg0 its id, chosen by the manager and never used again; arg1
 	 * bytes of guest memory; arg2 background fill limit in bytes of guest memory per second,
-	 * 0: none. Text: the chunk table's digest as in the manifest. fds: the image (a writable
-	 * memfd of exactly arg1 bytes, sealed against a change of size), the snapshot's memory file
-	 * (read-only). The reply comes when the chunk table has been read and checked; filling
-	 * begins by itself. VM may be sent before that.
+	 * 0: none; arg3 enum pager_fill_flags. Text: the chunk table's digest as in the manifest.
+	 * fds: the image (a writable memfd of exactly arg1 bytes, sealed against a change of size),
+	 * the snapshot's memory file (read-only). The reply comes when the chunk table has been
+	 * read and checked; filling begins by itself. VM may be sent before that.
 	 *
 	 * A memfd that is sealed against writing was completed by an earlier pager, since nobody
 	 * else can seal it: the file is not looked at, and COMPLETE follows the reply.
 	 *
-	 * 0, -EBADMSG (the file is damaged), -EINVAL (sizes or seals are not as above), -EEXIST,
-	 * -EMFILE, -ENOMEM, -ECANCELED (IMAGE_GONE came first). On failure the id is unknown, and
-	 * VMs that were taken for it are forgotten.
+	 * 0, -EBADMSG (the file is damaged), -EINVAL (sizes, flags or seals are not as above),
+	 * -EEXIST, -EMFILE, -ENOMEM, -ECANCELED (IMAGE_GONE came first). On failure the id is
+	 * unknown, and VMs that were taken for it are forgotten.
 	 */
 	PAGER_OP_IMAGE = 1,
 
@@ -92,6 +92,12 @@ enum pager_op {
 	/* Event: the working set is in memory. arg0 image id, arg1 ns since IMAGE, arg2 bytes. None
 	 * for a template that has no working set. */
 	PAGER_EVENT_PREFETCHED = 0x103,
+};
+
+enum pager_fill_flags {
+	/* As if the template had no working set: faults and the background bring its pages, too.
+	 * There is no PREFETCHED. It is there to measure what the working set gains. */
+	PAGER_FILL_NO_WORKING_SET = 1 << 0,
 };
 
 enum pager_image_flags {

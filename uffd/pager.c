@@ -125,7 +125,9 @@ static int open_arrays(struct uffd_image *image)
 
 	const uint32_t *pages = snapshot_memory_ws(image->memory);
 
-	image->ws_left = snapshot_memory_ws_pages(image->memory);
+	image->ws_left = image->flags & PAGER_FILL_NO_WORKING_SET
+				 ? 0
+				 : snapshot_memory_ws_pages(image->memory);
 	for (uint64_t i = 0; i < image->ws_left; i++) {
 		image->chunks[pages[i] / UFFD_CHUNK_PAGES].coming |=
 			(uint16_t)(1U << pages[i] % UFFD_CHUNK_PAGES);
@@ -193,6 +195,7 @@ static void image_init(struct uffd_image *image, struct uffd_pager *pager,
 		.direct_fd = -1,
 		.bytes = request->arg[1],
 		.background_bytes_per_s = request->arg[2],
+		.flags = request->arg[3],
 		.image_sequence = request->sequence,
 	};
 	memcpy(image->table_digest, request->text, SNAPSHOT_DIGEST_LENGTH);
@@ -214,6 +217,9 @@ static int check(struct uffd_pager *pager, const struct base_message *request, i
 	}
 	if (request->text_length != SNAPSHOT_DIGEST_LENGTH) {
 		return base_error_set(error, -EINVAL, "the chunk table's digest is no digest");
+	}
+	if (request->arg[3] & ~(uint64_t)PAGER_FILL_NO_WORKING_SET) {
+		return base_error_set(error, -EINVAL, "there is no such flag");
 	}
 
 	int r = check_file(file_fd, error);

@@ -84,6 +84,7 @@ struct uffd_image {
 	int direct_fd; /* the same with O_DIRECT, or -1 */
 	bool direct;   /* reads use direct_fd */
 	uint64_t bytes;
+	uint64_t flags; /* enum pager_fill_flags */
 	char table_digest[SNAPSHOT_DIGEST_LENGTH + 1];
 	struct snapshot_memory *memory; /* from FILLING on */
 	uint64_t n_chunks;

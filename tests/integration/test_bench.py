@@ -165,6 +165,54 @@ class Bench(unittest.TestCase):
         self.assertEqual([p for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/memory") for p in pathlib.Path(root).glob("warmbox-bench-*")], [])
 
 
+class Cold(unittest.TestCase):
+    """Its guest compares every page that it visits: a run that is counted saw the right memory."""
+
+    def check(self, result, runs):
+        self.assertEqual(result["status"], "measured", result)
+        self.assertEqual(len(result["series"]), 3 * 5)
+        for series in result["series"]:
+            self.assertEqual((series["n"], series["failed"]), (runs, 0), series["name"])
+        values = {v["name"]: v["value"] for v in result["values"]}
+        for limit in ("", ", 16 MiB/s in the background"):
+            with_it, without = f"cold, with the working set{limit}: ", f"cold, without it{limit}: "
+            self.assertEqual(values[without + "of it from the working set"], 0)
+            self.assertGreater(values[with_it + "of it from the working set"], 0)
+            self.assertLessEqual(values[with_it + "of it from the working set"], values["working set"])
+        # What the background has not brought is asked for, unless it is in the working set.
+        self.assertGreater(values[without + "chunks on demand"], values[with_it + "chunks on demand"])
+        self.assertEqual(len(result["targets"]), 2)
+        return values
+
+    def test_tiny(self):
+        before = set(pathlib.Path("/var/tmp").glob("warmbox-bench-*"))
+        with tempfile.TemporaryDirectory() as directory:
+            document, _, _, _ = bench("cold", "--quick", "--count", "3", directory=directory)
+        (result,) = document["results"]
+        self.assertEqual(result["template"], "tiny guest")
+        values = self.check(result, 3)
+        # All it visits, and a few pages of its own.
+        visits = values["pages that the first exec visits"]
+        self.assertGreaterEqual(values["working set"], 4096 * visits)
+        self.assertLess(values["working set"], 4096 * 2 * visits)
+        # With nothing lacking it asks for next to nothing.
+        self.assertLess(values["cold, with the working set, 16 MiB/s in the background: chunks on demand"], visits / 10)
+        self.assertLessEqual(set(pathlib.Path("/var/tmp").glob("warmbox-bench-*")), before)
+
+    def test_linux(self):
+        with tempfile.TemporaryDirectory() as directory:
+            store = str(harness.store_with("tiny"))
+            document, _, _, _ = bench("cold@tiny", "--quick", "--count", "1", "--store", store, directory=directory)
+        (result,) = document["results"]
+        self.assertEqual(result["template"], "tiny")
+        self.check(result, 1)
+
+    def test_a_template_that_is_missing(self):
+        with tempfile.TemporaryDirectory() as directory:
+            document, _, _, _ = bench("cold@nothing", "--store", directory, directory=directory, status=1)
+        self.assertEqual(document["results"][0]["status"], "failed")
+
+
 class Failure(unittest.TestCase):
     def test_a_failure_is_in_the_report(self):
         with tempfile.TemporaryDirectory() as directory:

@@ -28,8 +28,8 @@ FACADES = {
     "pool": {"pool/pool.h", "pool/account.h"},
     "rpc": {"rpc/rpc.h", "rpc/warmbox.h"},
     "guest": {"guest/agent.h"},
-    # Benchmarks start VMMs as the tests do.
-    "tests": {"tests/guest/harness.h"},
+    # Benchmarks start VMMs as the tests do, and talk to a tiny guest.
+    "tests": {"tests/guest/harness.h", "tests/guest/tiny/touch.h"},
 }
 # Only these know the event loop.
 UV_FOLDERS = {"pool", "rpc", "daemon"}

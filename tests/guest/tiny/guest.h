@@ -34,6 +34,8 @@ struct mailbox {
 #define LVTT_DEADLINE	 (2u << 17)
 
 uint32_t guest_main(void);
+/* Called by the guest of identity.c. */
+void agent_work(uint8_t *payload, uint32_t length);
 
 static inline void outb(uint16_t port, uint8_t value)
 {

@@ -185,7 +185,14 @@ static void send(const struct packet *to, uint16_t op, const void *payload, uint
 	device.tx.avail.index++;
 }
 
-static void handle(const struct packet *packet)
+/* What is done with a message before it is sent back; a guest with work to do has its own. */
+__attribute__((weak)) void agent_work(uint8_t *payload, uint32_t length)
+{
+	(void)payload;
+	(void)length;
+}
+
+static void handle(struct packet *packet)
 {
 	switch (packet->op) {
 	case OP_REQUEST:
@@ -195,6 +202,7 @@ static void handle(const struct packet *packet)
 	case OP_RW:
 		device.received += packet->length;
 		if (device.identified) {
+			agent_work(packet->payload, packet->length);
 			send(packet, OP_RW, packet->payload, packet->length);
 		} else {
 			device.identified = 1;

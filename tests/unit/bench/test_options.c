@@ -58,6 +58,12 @@ static void test_all(void **state)
 	assert_true(options.pin);
 	assert_true(options.echo);
 	assert_string_equal(options.code, "1");
+	assert_int_equal(PARSE(BENCH_OPTION_STORE, &options, "--quick"), 0);
+	assert_null(options.store);
+	assert_int_equal(PARSE(BENCH_OPTION_STORE, &options, "--store", "/s", "--template", "t"),
+			 0);
+	assert_string_equal(options.store, "/s");
+	assert_string_equal(options.template_name, "t");
 }
 
 static void test_refused(void **state)
@@ -67,6 +73,8 @@ static void test_refused(void **state)
 	assert_int_equal(PARSE(0, &options, "--count", "7"), -EINVAL);
 	assert_int_equal(PARSE(0, &options, "operand"), -EINVAL);
 	assert_int_equal(PARSE(BENCH_OPTION_DAEMON, &options, "--socket", "/s"), -EINVAL);
+	assert_int_equal(PARSE(BENCH_OPTION_STORE, &options, "--store", "/s"), -EINVAL);
+	assert_int_equal(PARSE(BENCH_OPTION_STORE, &options, "--template", "t"), -EINVAL);
 	assert_int_equal(PARSE(BENCH_OPTION_COUNT, &options, "--count", "0"), -EINVAL);
 	assert_int_equal(PARSE(BENCH_OPTION_COUNT, &options, "--count", "-1"), -EINVAL);
 	assert_int_equal(PARSE(BENCH_OPTION_COUNT, &options, "--count", "10000000"), 0);

@@ -101,7 +101,7 @@ int scene_image(struct scene *scene, uint64_t id, uint64_t background_bytes_per_
 	struct base_error error = { 0 };
 	int fd = scene_memfd(scene);
 
-	if (uffd_client_image(scene->client, id, scene->snapshot, fd, background_bytes_per_s,
+	if (uffd_client_image(scene->client, id, scene->snapshot, fd, background_bytes_per_s, 0,
 			      &error) < 0) {
 		fail_msg("%s", error.text);
 	}

@@ -29,7 +29,7 @@ static int fill_with_vm(struct scene *scene, struct uffd_client *client, int mem
 {
 	struct base_message request = { .op = PAGER_OP_VM, .arg = { 1, 1, vm->address } };
 	struct base_error error = { 0 };
-	int r = uffd_client_image(client, 1, scene->snapshot, memfd, 0, &error);
+	int r = uffd_client_image(client, 1, scene->snapshot, memfd, 0, 0, &error);
 
 	fake_vm_ask(vm, scene_order(scene, 0, 1));
 	if (r == 0) {

@@ -229,6 +229,34 @@ static void test_working_set(void **state)
 	close(memfd);
 }
 
+/* Without it everything comes all the same, by faults and in the background. */
+static void test_no_working_set(void **state)
+{
+	struct scene *scene = *state;
+	struct base_error error = { 0 };
+	struct base_message event;
+
+	scene_publish_mixed(scene, MIB(8));
+	assert_true(snapshot_memory_ws_pages(snapshot_memory(scene->snapshot)) > 0);
+
+	int memfd = scene_memfd(scene);
+	struct fake_vm vm = fake_vm_start(memfd, scene->bytes);
+	struct fake_vm_order all = scene_order(scene, 0, 1);
+
+	if (uffd_client_image(scene->client, 1, scene->snapshot, memfd, 0,
+			      PAGER_FILL_NO_WORKING_SET, &error) < 0) {
+		fail_msg("%s", error.text);
+	}
+	(void)scene_attach(scene, 1, 1, &vm);
+	fake_vm_ask(&vm, all);
+	scene_check(scene, &vm, all);
+	scene_await_complete(scene, 1, &event);
+	assert_int_equal(event.arg[3], 0);
+	assert_filled(scene, memfd);
+	fake_vm_end(&vm);
+	close(memfd);
+}
+
 /* More than the first read and what the time allows is never filled. */
 static void test_background_limit(void **state)
 {
@@ -311,6 +339,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_zero_chunks_are_not_read, scene_setup,
 						scene_teardown),
 		cmocka_unit_test_setup_teardown(test_working_set, scene_setup, scene_teardown),
+		cmocka_unit_test_setup_teardown(test_no_working_set, scene_setup, scene_teardown),
 		cmocka_unit_test_setup_teardown(test_background_limit, scene_setup, scene_teardown),
 		cmocka_unit_test_setup_teardown(test_direct_and_not, scene_setup, scene_teardown),
 	};

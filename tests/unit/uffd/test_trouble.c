@@ -175,7 +175,8 @@ static void test_seal_waits(void **state)
 	void *mapping = mmap(NULL, KIB(4), PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 
 	assert_ptr_not_equal(mapping, MAP_FAILED);
-	assert_int_equal(uffd_client_image(scene->client, 1, scene->snapshot, memfd, 0, NULL), 0);
+	assert_int_equal(uffd_client_image(scene->client, 1, scene->snapshot, memfd, 0, 0, NULL),
+			 0);
 	usleep(200000);
 	counters = scene_counters(scene, 1);
 	assert_int_equal(counters.arg[7] & PAGER_IMAGE_COMPLETE, 0);
@@ -213,7 +214,8 @@ static void test_sealed_already(void **state)
 
 	scene_await_complete(scene, 1, NULL);
 	scene_restart_pager(scene);
-	assert_int_equal(uffd_client_image(scene->client, 1, scene->snapshot, memfd, 0, NULL), 0);
+	assert_int_equal(uffd_client_image(scene->client, 1, scene->snapshot, memfd, 0, 0, NULL),
+			 0);
 	scene_await_complete(scene, 1, NULL);
 
 	struct fake_vm vm = fake_vm_start(memfd, scene->bytes);
@@ -271,7 +273,7 @@ static void test_pager_dies(void **state)
 			usleep(2000 << death);
 			scene_restart_pager(scene);
 			assert_int_equal(uffd_client_image(scene->client, 1, scene->snapshot, memfd,
-							   death < DEATHS ? MIB(8) : 0, NULL),
+							   death < DEATHS ? MIB(8) : 0, 0, NULL),
 					 0);
 		}
 		for (unsigned v = 0; v < VMS; v++) {
@@ -494,6 +496,12 @@ static void test_images_refused(void **state)
 	assert_int_equal(try_image(scene, scene->bytes, digest, read_only, file), -EINVAL);
 	assert_int_equal(try_image(scene, scene->bytes, digest, file, file), -EINVAL);
 	assert_int_equal(try_image(scene, scene->bytes, digest, good, pipes[0]), -EINVAL);
+
+	const uint64_t no_such_flag[] = { 7, scene->bytes, 0, PAGER_FILL_NO_WORKING_SET << 1 };
+
+	assert_int_equal(scene_call(scene, PAGER_OP_IMAGE, no_such_flag, 4, digest,
+				    (const int[]){ good, file }, 2, NULL),
+			 -EINVAL);
 	assert_int_equal(try_image(scene, scene->bytes, digest, good, good), -EBADMSG);
 	assert_int_equal(
 		try_image(scene, scene->bytes, "00000000000000000000000000000000", good, file),
@@ -561,12 +569,12 @@ static void test_limits(void **state)
 		memfds[i] = scene_image(scene, i + 1, NO_BACKGROUND);
 	}
 	assert_int_equal(
-		uffd_client_image(scene->client, 1000, scene->snapshot, memfds[0], 0, NULL),
+		uffd_client_image(scene->client, 1000, scene->snapshot, memfds[0], 0, 0, NULL),
 		-EMFILE);
 	assert_int_equal(
 		scene_call(scene, PAGER_OP_IMAGE_GONE, (uint64_t[]){ 1 }, 1, "", NULL, 0, NULL), 0);
 	assert_int_equal(
-		uffd_client_image(scene->client, 1000, scene->snapshot, memfds[0], 0, NULL), 0);
+		uffd_client_image(scene->client, 1000, scene->snapshot, memfds[0], 0, 0, NULL), 0);
 
 	struct fake_vm vm = fake_vm_start(memfds[1], scene->bytes);
 
