@@ -51,7 +51,9 @@ struct pool {
 	/* The handles exist once something was asked of the pool, so that one that was never used
 	 * can be freed without running the loop. */
 	bool has_handles, background_runs, stopping, stopped;
-	bool kicked; /* since the background's turn began */
+	bool kicked;	     /* since the background's turn began */
+	uint64_t claimed_ns; /* the latest claim */
+	uint64_t held_ns;    /* since when the background holds its work back; 0: it does not */
 	uv_idle_t background;
 	uv_timer_t timer;
 	uv_fs_event_t watch; /* of the names in the store */

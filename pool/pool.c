@@ -32,6 +32,10 @@
 
 #define USERFAULTFD_DEVICE "/dev/userfaultfd"
 
+/* A pause between claims, and how long one is waited for. */
+#define POOL_PAUSE_NS	 NSEC_PER_MSEC
+#define POOL_HOLD_MAX_NS (10 * NSEC_PER_MSEC)
+
 /* --- background --- */
 
 /* One of the handles is closed or one of the helpers reaped. */
@@ -97,6 +101,45 @@ static void finish_stop(struct pool *pool)
 	uv_close((uv_handle_t *)&pool->watch, on_pool_handle_closed);
 }
 
+/*
+ * Claims come in bursts, and each start or kill in between costs the next claim what it takes. So
+ * these wait until claims pause, but not for long, and not while anybody waits for a sandbox: then
+ * they are what is urgent. Held back for too long, all of it is done before it is held back again.
+ */
+static bool holds_back(struct pool *pool)
+{
+	uint64_t now_ns = base_clock_monotonic_ns();
+
+	if (pool->stopping || pool->fair.n_waiting > 0) {
+		return false;
+	}
+	if (now_ns - pool->claimed_ns >= POOL_PAUSE_NS) {
+		pool->held_ns = 0;
+		return false;
+	}
+	if (pool->held_ns == 0) {
+		pool->held_ns = now_ns;
+	}
+	if (now_ns - pool->held_ns >= POOL_HOLD_MAX_NS) {
+		return false;
+	}
+	pool_timer_need(pool, now_ns + POOL_PAUSE_NS);
+	return true;
+}
+
+static bool run_held(struct pool *pool)
+{
+	bool more = kill_one(pool);
+
+	if (!pool->stopping) {
+		more |= pool_refill_run(pool);
+	}
+	if (!more) {
+		pool->held_ns = 0;
+	}
+	return more;
+}
+
 static void on_background(uv_idle_t *idle)
 {
 	struct pool *pool = idle->data;
@@ -107,10 +150,7 @@ static void on_background(uv_idle_t *idle)
 	more |= pool_set_tell_refused(pool);
 	more |= tell_failed_loads(pool);
 	more |= pool_account_run(pool);
-	more |= kill_one(pool);
-	if (!pool->stopping) {
-		more |= pool_refill_run(pool);
-	}
+	more |= !holds_back(pool) && run_held(pool);
 	if (more || pool->kicked) {
 		return;
 	}

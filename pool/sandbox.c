@@ -351,7 +351,7 @@ int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint6
 {
 	assert(sandbox->state == POOL_SANDBOX_PARKED);
 	sandbox->claim_received_ns = received_ns;
-	sandbox->claimed_ns = base_clock_monotonic_ns();
+	sandbox->claimed_ns = sandbox->pool->claimed_ns = base_clock_monotonic_ns();
 
 	int r = pool_talk_claim(sandbox);
 

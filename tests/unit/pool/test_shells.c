@@ -265,6 +265,69 @@ static void stops_while_the_spawner_is_dead(void **state)
 	}
 }
 
+/* Claims what is parked until something is being restored or `limit` have been claimed. Returns how
+ * many; *ret_gap_ns is the longest time between two. */
+static unsigned claim_on(struct fixture *fixture, struct acquired *acquired, unsigned limit,
+			 uint64_t *ret_gap_ns)
+{
+	uint64_t before_ns = base_clock_monotonic_ns(), gap_ns = 0;
+	unsigned n = 0;
+
+	while (n < limit && fixture_info(fixture, "t").restoring == 0) {
+		fixture_acquire(fixture, &acquired[n], "t", 0);
+		assert_int_equal(acquired[n].status, POOL_OK);
+		uv_run(&fixture->loop, UV_RUN_NOWAIT);
+
+		uint64_t now_ns = base_clock_monotonic_ns();
+
+		gap_ns = MAX(gap_ns, now_ns - before_ns);
+		before_ns = now_ns;
+		n++;
+	}
+	*ret_gap_ns = gap_ns;
+	return n;
+}
+
+static void restores_wait_for_a_pause_between_claims(void **state)
+{
+	static struct acquired acquired[64];
+	struct fixture *fixture = *state;
+	unsigned attempts = 0, n;
+	uint64_t gap_ns;
+
+	fixture_template(fixture, "t", "");
+	fixture_pool(fixture, 0, 4, 5000);
+	do {
+		assert_true(attempts++ < 50);
+		fill(fixture, 8, 0);
+		n = claim_on(fixture, acquired, 8, &gap_ns);
+		/* Where this process was kept waiting, there was a pause. */
+	} while (gap_ns >= NSEC_PER_MSEC);
+	assert_int_equal(n, 8);
+	fixture_until(fixture, fixture_info(fixture, "t").parked == 8);
+}
+
+static void restores_do_not_wait_for_ever(void **state)
+{
+	static struct acquired acquired[64];
+	struct fixture *fixture = *state;
+	uint64_t start_ns, gap_ns;
+	unsigned n = 0;
+
+	fixture_template(fixture, "t", "");
+	fixture_pool(fixture, 0, 4, 5000);
+	fill(fixture, 60, 0);
+	start_ns = base_clock_monotonic_ns();
+	while (fixture_info(fixture, "t").restoring == 0) {
+		assert_true(n < 60);
+		n += claim_on(fixture, acquired + n, 1, &gap_ns);
+		while (base_clock_monotonic_ns() - start_ns < n * NSEC_PER_MSEC / 2) {
+			uv_run(&fixture->loop, UV_RUN_NOWAIT);
+		}
+	}
+	fixture_until(fixture, fixture_info(fixture, "t").parked == 60);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -278,6 +341,8 @@ int main(void)
 		TEST(a_killed_spawner_loses_nothing),
 		TEST(an_idle_spawner_that_dies_is_back),
 		TEST(stops_while_the_spawner_is_dead),
+		TEST(restores_wait_for_a_pause_between_claims),
+		TEST(restores_do_not_wait_for_ever),
 	};
 
 	return cmocka_run_group_tests_name("pool-shells", tests, NULL, NULL);
