@@ -45,8 +45,9 @@
 #define IDLE_PERCENT	 5
 #define IDLE_WINDOWS_MAX 50
 /* Linux gives free pages back two seconds after some became free (PAGE_REPORTING_DELAY), and every
- * two seconds while there are more. Longer than that without any: there are none. */
-#define REPORT_WINDOW_MS   2500
+ * two seconds while there are more. So long without any, where the guest may also have to wait for
+ * a processor: there are none. */
+#define REPORT_WINDOW_MS   3500
 #define REPORT_WINDOWS_MAX 8
 
 /* "Kernel messages of importance to the console; a panic ends the VM instead of hanging it." */

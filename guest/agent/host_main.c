@@ -94,6 +94,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: %s DIRECTORY [reseed]\n", argv[0]);
 		return 2;
 	}
+	/* As the kernel starts PID 1, whatever this was started from ignores (nohup does). */
+	for (int number = 1; number < NSIG; number++) {
+		signal(number, SIG_DFL);
+	}
 	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	log_fd = open("identity.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	listener_fd = listen_unix();

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -24,13 +25,14 @@ class Build(unittest.TestCase):
             return subprocess.run([str(WARMBOX), *args, "--store", str(store)], check=check, capture_output=True,
                                   env=environment(), text=True)
 
-        start = time.monotonic()
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(build_command(store, "python"), check=True, env=environment(), stdout=sys.stderr)
-        elapsed = time.monotonic() - start
-        print(f"# python template built in {elapsed:.1f} s")
-        # The sanitizers' own cost is not the template's.
+        elapsed, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"# python template built in {elapsed:.1f} s, of which {used:.1f} s of a processor")
+        # Its time depends on what else the machine does. The sanitizers' own cost is not the template's.
         if not os.environ.get("WARMBOX_SANITIZED"):
-            self.assertLess(elapsed, 60)
+            self.assertLess(used, 60)
 
         listed = json.loads(warmbox("--json", "template", "list").stdout)
         self.assertEqual([t["name"] for t in listed["templates"]], ["python"])
