@@ -29,6 +29,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TEMPLATE      "touch"
@@ -285,6 +286,17 @@ static int start_guest(struct harness_vm *vm, int state, int ours, int theirs)
 	return r ?: harness_reply(vm, VMM_OP_RESUME);
 }
 
+static uint64_t cpu_ns(pid_t pid)
+{
+	struct timespec time = {};
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) == 0) {
+		clock_gettime(clock, &time);
+	}
+	return (uint64_t)time.tv_sec * NSEC_PER_SEC + (uint64_t)time.tv_nsec;
+}
+
 /* The same for a snapshot and for what is not stored yet. touch NULL: it is Linux. */
 static int run(struct harness_vm *vm, int state, const struct touch *touch, const char *code,
 	       struct cold_times *times, struct base_error *error)
@@ -311,6 +323,7 @@ static int run(struct harness_vm *vm, int state, const struct touch *touch, cons
 	if (r < 0) {
 		return r;
 	}
+	times->cpu_ns = cpu_ns(vm->pid);
 	r = harness_wait_entered(vm);
 	times->entry_ns = vm->entered_ns;
 	return r < 0 ? base_error_set(error, r, "%s", vm->error.text) : 0;

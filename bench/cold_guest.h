@@ -28,11 +28,12 @@ struct cold_guest {
 		.root = -1 \
 	}
 
-/* CLOCK_MONOTONIC. */
+/* CLOCK_MONOTONIC, but for the last. */
 struct cold_times {
 	uint64_t entry_ns; /* first vCPU entry, by the VMM's own note */
 	uint64_t agent_ns; /* the identity is acknowledged */
 	uint64_t exec_ns;  /* the first exec has finished */
+	uint64_t cpu_ns;   /* processor time that the VMM has had by then, guest and all */
 };
 
 /* Makes the tiny guest with this much memory, records the working set of one first exec that visits

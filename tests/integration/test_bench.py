@@ -170,7 +170,7 @@ class Cold(unittest.TestCase):
 
     def check(self, result, runs):
         self.assertEqual(result["status"], "measured", result)
-        self.assertEqual(len(result["series"]), 3 * 5)
+        self.assertEqual(len(result["series"]), 4 * 5)
         for series in result["series"]:
             self.assertEqual((series["n"], series["failed"]), (runs, 0), series["name"])
         values = {v["name"]: v["value"] for v in result["values"]}
