@@ -5,6 +5,7 @@ import csv
 import html.parser
 import json
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -206,6 +207,16 @@ class Cold(unittest.TestCase):
         (result,) = document["results"]
         self.assertEqual(result["template"], "tiny")
         self.check(result, 1)
+
+    def test_a_file_that_stays_cached_is_a_failure(self):
+        # What lies in memory cannot be put out of it.
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as store, tempfile.TemporaryDirectory() as directory:
+            shutil.copytree(harness.store_with("tiny"), store, symlinks=True, dirs_exist_ok=True)
+            document, _, _, _ = bench("cold@tiny", "--quick", "--count", "1", "--store", store, directory=directory)
+        (result,) = document["results"]
+        for series in result["series"]:
+            self.assertEqual((series["n"], series["failed"]), (1, 0) if series["name"].endswith(": warm") else (0, 1), series["name"])
+        self.assertEqual([target["value"] for target in result["targets"]], [None, None])
 
     def test_a_template_that_is_missing(self):
         with tempfile.TemporaryDirectory() as directory:
