@@ -152,7 +152,7 @@ int main(int argc, char **argv)
 	if (r < 0) {
 		log_error("%s", error.text);
 	}
-	if (pager.workers.n_threads > 0) {
+	if (pager.workers.n_threads[UFFD_CREW_PROMPT] > 0) {
 		uffd_workers_stop(&pager.workers);
 	}
 	uffd_ring_deinit(&pager.ring);

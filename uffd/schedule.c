@@ -6,8 +6,8 @@
  * Three kinds of read, in this order: chunks that a fault waits for, with their neighbours in
  * memory and file that are waited for as well, into small buffers; the working set, in large
  * pieces, front to back; and in the background the other chunks, in the order of the file, about a
- * megabyte at a time. A background read starts only while nothing is waited for and no working set
- * is left to read, within the image's limit of bytes in a second, and few at once, since what is in
+ * megabyte at a time. A background read starts only while nothing is waited for and the working set
+ * is in memory, within the image's limit of bytes in a second, and few at once, since what is in
  * the disk's queue is in front of the next fault. Images take turns.
  *
  * A finished read is cut into pieces for the workers. Those that somebody waits for are urgent; a
@@ -263,7 +263,7 @@ static bool start(struct uffd_image *image, enum uffd_read_kind kind, uint64_t n
 	case UFFD_READ_WORKING_SET:
 		return read_working_set(image);
 	default:
-		return image->pager->n_demand == 0 && !has_working_set(image) &&
+		return image->pager->n_demand == 0 && image->ws_left == 0 &&
 		       read_background(image, now_ns);
 	}
 }

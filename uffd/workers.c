@@ -3,8 +3,11 @@
 /*
  * The worker threads.
  *
- * A queue for each rank, one lock. A thread takes from the urgent queue first, so a demand fault
- * waits for at most the job that each thread has in hand, and jobs are cut small. A finished job
+ * A queue for each rank, one lock, two crews. What nobody waits for has threads of its own, at a
+ * higher nice value: filling in the background must not take the processors from guests that run
+ * already (a guest with all of its working set was off the processor for three quarters of its
+ * first 128 ms), and a thread that has been made nicer may not go back. Not the highest value:
+ * these threads hold locks of the memfd for a moment that urgent writes want, too. A finished job
  * goes to a list of its own, and an eventfd tells the main thread when that was empty. The main
  * thread may take an urgent job itself: waking a thread on another, sleeping core takes longer than
  * decoding a chunk.
@@ -20,13 +23,27 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-unsigned uffd_workers_count(void)
+/* A tenth of what a thread of the usual priority gets, while one wants the same processor. */
+#define PATIENT_NICE 10
+
+static unsigned crew_size(void)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	return (unsigned)MIN(MAX(cores, 1L), (long)UFFD_WORKERS_MAX);
+}
+
+unsigned uffd_workers_count(void)
+{
+	return UFFD_CREWS * crew_size();
+}
+
+static enum uffd_crew crew_of(enum uffd_job_rank rank)
+{
+	return rank == UFFD_JOB_BACKGROUND ? UFFD_CREW_PATIENT : UFFD_CREW_PROMPT;
 }
 
 /* The lock is held. */
@@ -42,30 +59,31 @@ static struct uffd_job *take(struct base_link *list)
 	return job;
 }
 
-static struct uffd_job *take_first(struct uffd_workers *workers)
+static struct uffd_job *take_first(struct uffd_workers *workers, enum uffd_crew crew)
 {
 	struct uffd_job *job = NULL;
 
 	for (unsigned rank = 0; rank < UFFD_JOB_RANKS && !job; rank++) {
-		job = take(&workers->queues[rank]);
+		if (crew_of(rank) == crew) {
+			job = take(&workers->queues[rank]);
+		}
 	}
 	return job;
 }
 
-static void *worker(void *userdata)
+static void work(struct uffd_workers *workers, enum uffd_crew crew)
 {
-	struct uffd_workers *workers = userdata;
 	uint8_t *scratch;
 
 	pthread_mutex_lock(&workers->lock);
 	scratch = workers->scratch + workers->n_started++ * UFFD_SCRATCH_BYTES;
 	while (!workers->stop) {
-		struct uffd_job *job = take_first(workers);
+		struct uffd_job *job = take_first(workers, crew);
 
 		if (!job) {
-			workers->n_idle++;
-			pthread_cond_wait(&workers->work, &workers->lock);
-			workers->n_idle--;
+			workers->n_idle[crew]++;
+			pthread_cond_wait(&workers->work[crew], &workers->lock);
+			workers->n_idle[crew]--;
 			continue;
 		}
 		pthread_mutex_unlock(&workers->lock);
@@ -81,16 +99,48 @@ static void *worker(void *userdata)
 		}
 	}
 	pthread_mutex_unlock(&workers->lock);
+}
+
+static void *prompt_thread(void *userdata)
+{
+	work(userdata, UFFD_CREW_PROMPT);
 	return NULL;
+}
+
+static void *patient_thread(void *userdata)
+{
+	/* Of this thread alone; to be nicer is always allowed. */
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), PATIENT_NICE);
+	work(userdata, UFFD_CREW_PATIENT);
+	return NULL;
+}
+
+static int start_crew(struct uffd_workers *workers, enum uffd_crew crew)
+{
+	unsigned wanted = crew_size(), *n = &workers->n_threads[crew];
+
+	for (; *n < wanted; (*n)++) {
+		int r = -pthread_create(&workers->threads[crew][*n], NULL,
+					crew == UFFD_CREW_PROMPT ? prompt_thread : patient_thread,
+					workers);
+
+		if (r < 0) {
+			/* Fewer threads do the same, only later. */
+			return *n > 0 ? 0 : r;
+		}
+	}
+	return 0;
 }
 
 int uffd_workers_start(struct uffd_workers *workers, uint8_t *scratch)
 {
-	unsigned wanted = uffd_workers_count();
+	int r = 0;
 
 	*workers = (struct uffd_workers){ .scratch = scratch };
 	pthread_mutex_init(&workers->lock, NULL);
-	pthread_cond_init(&workers->work, NULL);
+	for (unsigned crew = 0; crew < UFFD_CREWS; crew++) {
+		pthread_cond_init(&workers->work[crew], NULL);
+	}
 	for (unsigned rank = 0; rank < UFFD_JOB_RANKS; rank++) {
 		base_list_init(&workers->queues[rank]);
 	}
@@ -99,30 +149,28 @@ int uffd_workers_start(struct uffd_workers *workers, uint8_t *scratch)
 	if (workers->done_fd < 0) {
 		return -errno;
 	}
-	for (; workers->n_threads < wanted; workers->n_threads++) {
-		int r = -pthread_create(&workers->threads[workers->n_threads], NULL, worker,
-					workers);
-
-		if (r < 0) {
-			/* Fewer threads do the same, only later. */
-			return workers->n_threads > 0 ? 0 : r;
-		}
+	for (unsigned crew = 0; crew < UFFD_CREWS && r == 0; crew++) {
+		r = start_crew(workers, crew);
 	}
-	return 0;
+	return r;
 }
 
 void uffd_workers_stop(struct uffd_workers *workers)
 {
 	pthread_mutex_lock(&workers->lock);
 	workers->stop = true;
-	pthread_cond_broadcast(&workers->work);
-	pthread_mutex_unlock(&workers->lock);
-	for (unsigned i = 0; i < workers->n_threads; i++) {
-		pthread_join(workers->threads[i], NULL);
+	for (unsigned crew = 0; crew < UFFD_CREWS; crew++) {
+		pthread_cond_broadcast(&workers->work[crew]);
 	}
-	workers->n_threads = 0;
+	pthread_mutex_unlock(&workers->lock);
+	for (unsigned crew = 0; crew < UFFD_CREWS; crew++) {
+		for (unsigned i = 0; i < workers->n_threads[crew]; i++) {
+			pthread_join(workers->threads[crew][i], NULL);
+		}
+		workers->n_threads[crew] = 0;
+		pthread_cond_destroy(&workers->work[crew]);
+	}
 	workers->done_fd = base_fd_close(workers->done_fd);
-	pthread_cond_destroy(&workers->work);
 	pthread_mutex_destroy(&workers->lock);
 }
 
@@ -131,8 +179,8 @@ void uffd_workers_push(struct uffd_workers *workers, struct uffd_job *job, enum 
 {
 	pthread_mutex_lock(&workers->lock);
 	base_list_append(&workers->queues[rank], &job->link);
-	if (wake && workers->n_idle > 0) {
-		pthread_cond_signal(&workers->work);
+	if (wake && workers->n_idle[crew_of(rank)] > 0) {
+		pthread_cond_signal(&workers->work[crew_of(rank)]);
 	}
 	pthread_mutex_unlock(&workers->lock);
 }
@@ -145,6 +193,7 @@ void uffd_workers_hurry(struct uffd_workers *workers, struct uffd_job *job)
 		if (link == &job->link) {
 			base_list_remove(link);
 			base_list_append(&workers->queues[UFFD_JOB_URGENT], link);
+			pthread_cond_signal(&workers->work[UFFD_CREW_PROMPT]);
 			break;
 		}
 	}
@@ -161,7 +210,7 @@ bool uffd_workers_help(struct uffd_workers *workers)
 	if (!job) {
 		return false;
 	}
-	job->run(job, workers->scratch + (size_t)workers->n_threads * UFFD_SCRATCH_BYTES);
+	job->run(job, workers->scratch + (size_t)uffd_workers_count() * UFFD_SCRATCH_BYTES);
 	job->done(job);
 	return true;
 }

@@ -5,8 +5,8 @@
  * The pager's worker threads: what takes long, or may block, is run by one of them.
  *
  * A job is embedded in what it is about. Its `run` is called once, on a worker or, for an urgent
- * one, perhaps on the main thread; then its `done` is called once, on the main thread. The ranks go
- * one before the other, the jobs of one in the order in which they came.
+ * one, perhaps on the main thread; then its `done` is called once, on the main thread. The jobs of
+ * a rank begin in the order in which they came.
  */
 
 #include "base/list.h"
@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#define UFFD_WORKERS_MAX 64
+#define UFFD_WORKERS_MAX 64 /* in each crew */
 /* Room that each job has to itself while it runs; the main thread has some as well. */
 #define UFFD_SCRATCH_BYTES KIB(64)
 
@@ -32,22 +32,29 @@ struct uffd_job {
 	void (*done)(struct uffd_job *job);
 };
 
+/* Threads that take the same ranks. */
+enum uffd_crew {
+	UFFD_CREW_PROMPT,  /* urgent jobs, then blocking ones */
+	UFFD_CREW_PATIENT, /* background jobs, while nobody else wants the processor */
+	UFFD_CREWS,
+};
+
 struct uffd_workers {
-	pthread_t threads[UFFD_WORKERS_MAX];
-	unsigned n_threads;
+	pthread_t threads[UFFD_CREWS][UFFD_WORKERS_MAX];
+	unsigned n_threads[UFFD_CREWS];
 	uint8_t *scratch; /* borrowed; one piece for each thread and a last one for the main thread
 			   */
 	int done_fd;	  /* eventfd: something is in `done` */
 
 	pthread_mutex_t lock; /* guards what follows */
-	pthread_cond_t work;
+	pthread_cond_t work[UFFD_CREWS];
 	struct base_link queues[UFFD_JOB_RANKS], done;
 	unsigned n_started; /* threads that have taken their scratch */
-	unsigned n_idle;
+	unsigned n_idle[UFFD_CREWS];
 	bool stop;
 };
 
-/* How many threads uffd_workers_start() will start: one for each core. */
+/* How many threads uffd_workers_start() will start: one for each core in each crew. */
 unsigned uffd_workers_count(void);
 
 /* scratch: (uffd_workers_count() + 1) * UFFD_SCRATCH_BYTES, borrowed until the end. 0 or -errno; in

@@ -95,29 +95,27 @@ static void shells_outlive_the_filling(void **state)
 static void a_killed_pager_loses_nothing(void **state)
 {
 	struct fixture *fixture = *state;
-	enum { SANDBOXES = 24, KILLS = 3 };
+	enum { SANDBOXES = 24, KILLS = 3, WAVE = SANDBOXES / KILLS };
 	struct acquired a[SANDBOXES];
-	unsigned kills = 0, done;
+	unsigned n = 0;
+	int pid;
 
 	fixture_template(fixture, "t", EXPECT);
 	slow_pool(fixture, 4);
-	for (unsigned i = 0; i < SANDBOXES; i++) {
-		fixture_acquire(fixture, &a[i], "t", 15000);
-	}
-	fixture_bound_start(fixture);
-	do {
-		int pid = fixture_helper("warmbox-pager");
-
-		done = fixture_info(fixture, "t").leased;
-		if (pid > 0 && kills < KILLS && done >= kills * 4) {
-			assert_int_equal(kill(pid, SIGKILL), 0);
-			kills++;
+	for (unsigned kills = 0; kills < KILLS; kills++) {
+		if (n > 0) {
+			fixture_until(fixture, fixture_helper("warmbox-pager") > 0);
 		}
-		fixture_turn(fixture);
-		assert_false(fixture->timed_out);
-	} while (done < SANDBOXES);
-	fixture_bound_stop(fixture);
-	assert_int_equal(kills, KILLS);
+		while (n < (kills + 1) * WAVE) {
+			fixture_acquire(fixture, &a[n++], "t", 15000);
+		}
+		fixture_until(fixture, fixture_info(fixture, "t").restoring > 0);
+		assert_false(fixture_info(fixture, "t").image_complete);
+		pid = fixture_helper("warmbox-pager");
+		assert_true(pid > 0);
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		fixture_until(fixture, fixture_info(fixture, "t").leased == n);
+	}
 	assert_int_equal(fixture_info(fixture, "t").failed_total, 0);
 	assert_int_equal(fixture_info(fixture, "t").died_total, 0);
 	assert_int_equal(fixture_vmms(NULL, 0), SANDBOXES);
