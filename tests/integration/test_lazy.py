@@ -76,7 +76,7 @@ class Lazy(unittest.TestCase):
 
     def test_a_killed_pager_is_not_noticed(self):
         store = store_with("tiny")
-        count = 8
+        count = 64
 
         def kills(daemon):
             for _ in range(3):
@@ -94,9 +94,12 @@ class Lazy(unittest.TestCase):
                 pool = daemon.pool("tiny")
                 self.assertFalse(pool["image_complete"], pool)
                 self.assertEqual(pool["failed_total"] + pool["died_total"], 0, pool["last_error"])
-                self.assert_values(leases)
                 self.assertEqual(daemon.call("health")["status"], "ok")
-        self.assertLess(elapsed[True], elapsed[False] + 2)
+                if disturbed:
+                    self.assert_values(leases)
+        print(f"# {count} restored at once in {elapsed[False]:.2f} s, with three kills in {elapsed[True]:.2f} s")
+        # Two seconds for the kills, a quarter for what two such runs differ by.
+        self.assertLess(elapsed[True], elapsed[False] * 1.25 + 2)
 
 
 class Spawner(unittest.TestCase):
