@@ -78,7 +78,7 @@ static const struct {
 	[ENTRY] = { "first vCPU entry", BENCH_STOP_ENTRY },
 	[AGENT] = { "agent replied", BENCH_STOP_AGENT },
 	[EXEC] = { "first exec finished", BENCH_STOP_EXEC },
-	[OFF] = { "of it off the processor", NULL },
+	[OFF] = { "of it off the processor, p50", NULL },
 };
 
 /* Of one way. */
@@ -310,9 +310,15 @@ static void report(const struct bench *bench, const char *suffix)
 		for (unsigned way = 0; way < WAYS; way++) {
 			snprintf(name, sizeof(name), "%s: %s%s", lines[line].name, ways[way].name,
 				 suffix);
-			bench_report_series(bench->report, name, lines[line].stop_line,
-					    &bench->series[way].lines[line],
-					    bench->series[way].failed);
+			if (lines[line].stop_line) {
+				bench_report_series(bench->report, name, lines[line].stop_line,
+						    &bench->series[way].lines[line],
+						    bench->series[way].failed);
+			} else {
+				/* A part of a latency is none, and has no place among curves. */
+				bench_report_value(bench->report, name, BENCH_NS,
+						   median(bench, way, line));
+			}
 		}
 	}
 	for (unsigned way = 0; way < WARM; way++) {
