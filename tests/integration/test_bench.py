@@ -171,7 +171,7 @@ class Cold(unittest.TestCase):
 
     def check(self, result, runs):
         self.assertEqual(result["status"], "measured", result)
-        self.assertEqual(len(result["series"]), 4 * 5)
+        self.assertEqual(len(result["series"]), 3 * 5)
         for series in result["series"]:
             self.assertEqual((series["n"], series["failed"]), (runs, 0), series["name"])
         values = {v["name"]: v["value"] for v in result["values"]}
@@ -180,7 +180,8 @@ class Cold(unittest.TestCase):
             self.assertEqual(values[without + "of it from the working set"], 0)
             self.assertGreater(values[with_it + "of it from the working set"], 0)
             self.assertLessEqual(values[with_it + "of it from the working set"], values["working set"])
-        # What the background has not brought is asked for, unless it is in the working set.
+        # What a slow background has not brought is asked for, unless it is in the working set. (A
+        # background without a limit may have brought all of it before anybody asks.)
         self.assertGreater(values[without + "chunks on demand"], values[with_it + "chunks on demand"])
         self.assertEqual(len(result["targets"]), 2)
         return values
