@@ -16,17 +16,15 @@
 
 #include "base/clock.h"
 #include "bench/tiny.h"
-#include "guest/agent.h"
+#include "guest/identity.h"
 #include "uffd/uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <msgpack.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
@@ -34,7 +32,6 @@
 
 #define TEMPLATE      "touch"
 #define GUEST_WAIT_MS 60000
-#define UUID_LENGTH   36
 /* The tiny guest itself lies below. */
 #define FIRST_PAGE (BENCH_TINY_MEMORY_BYTES / TOUCH_PAGE_BYTES)
 
@@ -88,77 +85,19 @@ static struct touch make_touch(uint64_t memory_bytes, uint32_t n_visits)
 
 /* --- identity --- */
 
-static int read_uuid(char ret_uuid[UUID_LENGTH + 1])
+/* reply: of LOAD, which says what time it is. */
+static int write_identity(int stream, const struct base_message *reply)
 {
-	_cleanup_fd_ int fd = open("/proc/sys/kernel/random/uuid", O_RDONLY | O_CLOEXEC);
-
-	ret_uuid[UUID_LENGTH] = '\0';
-	return fd < 0 ? -errno : base_fd_read_full(fd, ret_uuid, UUID_LENGTH);
-}
-
-static void pack_text(msgpack_packer *packer, const char *text)
-{
-	msgpack_pack_str_with_body(packer, text, strlen(text));
-}
-
-static void pack_number(msgpack_packer *packer, const char *key, uint64_t value)
-{
-	pack_text(packer, key);
-	msgpack_pack_uint64(packer, value);
-}
-
-static void pack_identity(msgpack_packer *packer, const uint8_t seed[GUEST_SEED_BYTES],
-			  const char *boot_id, const struct base_message *clock)
-{
-	char machine_id[UUID_LENGTH + 1], *end = machine_id;
-
-	for (const char *p = boot_id; *p; p++) {
-		if (*p != '-') {
-			*end++ = *p;
-		}
-	}
-	*end = '\0';
-	msgpack_pack_array(packer, 4);
-	msgpack_pack_uint8(packer, 0); /* request */
-	msgpack_pack_uint8(packer, 0); /* its id */
-	pack_text(packer, "identity");
-	msgpack_pack_array(packer, 1);
-	msgpack_pack_map(packer, 8);
-	pack_text(packer, "seed");
-	msgpack_pack_bin_with_body(packer, seed, GUEST_SEED_BYTES);
-	pack_text(packer, "machine_id");
-	pack_text(packer, machine_id);
-	pack_text(packer, "boot_id");
-	pack_text(packer, boot_id);
-	pack_text(packer, "hostname");
-	pack_text(packer, "bench");
-	pack_number(packer, "generation", 1);
-	pack_number(packer, "realtime_ns", clock->arg[0]);
-	pack_number(packer, "tsc", clock->arg[1]);
-	pack_number(packer, "tsc_khz", clock->arg[2]);
-}
-
-/* clock: the reply to LOAD. */
-static int write_identity(int stream, const struct base_message *clock)
-{
-	uint8_t seed[GUEST_SEED_BYTES];
-	char boot_id[UUID_LENGTH + 1];
-	msgpack_sbuffer buffer;
-	msgpack_packer packer;
-	int r = read_uuid(boot_id);
+	struct guest_identity_clock clock = { reply->arg[0], reply->arg[1], reply->arg[2] };
+	uint8_t request[GUEST_IDENTITY_REQUEST_MAX];
+	struct guest_identity identity;
+	int r = guest_identity_generate(&identity);
 
 	if (r < 0) {
 		return r;
 	}
-	if (getrandom(seed, sizeof(seed), 0) != sizeof(seed)) {
-		return -EIO;
-	}
-	msgpack_sbuffer_init(&buffer);
-	msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-	pack_identity(&packer, seed, boot_id, clock);
-	r = base_fd_write_full(stream, buffer.data, buffer.size);
-	msgpack_sbuffer_destroy(&buffer);
-	return r;
+	return base_fd_write_full(stream, request,
+				  guest_identity_encode(&identity, 1, &clock, false, request));
 }
 
 static int read_ack(int stream, struct base_error *error)

@@ -20,18 +20,15 @@
 
 #include "base/fd.h"
 #include "cli/build_guest.h"
-#include "guest/agent.h"
+#include "guest/identity.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 /* A resident process that has seen the end of its input gets so long to end. */
 #define RESIDENT_MS 10000
-#define UUID_LENGTH 36
 
 struct run {
 	const struct cli_record_params *params;
@@ -44,72 +41,22 @@ struct run {
 
 /* --- identity --- */
 
-static int read_uuid(char ret_uuid[UUID_LENGTH + 1], struct base_error *error)
-{
-	_cleanup_fd_ int fd = open("/proc/sys/kernel/random/uuid", O_RDONLY | O_CLOEXEC);
-	int r = fd < 0 ? -errno : base_fd_read_full(fd, ret_uuid, UUID_LENGTH);
-
-	ret_uuid[UUID_LENGTH] = '\0';
-	return r < 0 ? base_error_set_errno(error, r, "cannot make an identity") : 0;
-}
-
-static void pack_text(msgpack_packer *packer, const char *text)
-{
-	msgpack_pack_str_with_body(packer, text, strlen(text));
-}
-
-static void pack_number(msgpack_packer *packer, const char *key, uint64_t value)
-{
-	pack_text(packer, key);
-	msgpack_pack_uint64(packer, value);
-}
-
-static void pack_identity(msgpack_packer *packer, const uint8_t seed[GUEST_SEED_BYTES],
-			  const char *boot_id, const struct base_message *clock)
-{
-	char machine_id[UUID_LENGTH + 1], *end = machine_id;
-
-	for (const char *p = boot_id; *p; p++) {
-		if (*p != '-') {
-			*end++ = *p;
-		}
-	}
-	msgpack_pack_map(packer, 8);
-	pack_text(packer, "seed");
-	msgpack_pack_bin_with_body(packer, seed, GUEST_SEED_BYTES);
-	pack_text(packer, "machine_id");
-	msgpack_pack_str_with_body(packer, machine_id, (size_t)(end - machine_id));
-	pack_text(packer, "boot_id");
-	pack_text(packer, boot_id);
-	pack_text(packer, "hostname");
-	pack_text(packer, "record");
-	pack_number(packer, "generation", 1);
-	pack_number(packer, "realtime_ns", clock->arg[0]);
-	pack_number(packer, "tsc", clock->arg[1]);
-	pack_number(packer, "tsc_khz", clock->arg[2]);
-}
-
 static int send_identity(struct run *run)
 {
-	uint8_t seed[GUEST_SEED_BYTES];
-	char boot_id[UUID_LENGTH + 1];
+	struct guest_identity_clock clock = { run->clock.arg[0], run->clock.arg[1],
+					      run->clock.arg[2] };
+	uint8_t params[GUEST_IDENTITY_REQUEST_MAX];
+	struct guest_identity identity;
 	struct warmbox_error failure;
-	msgpack_sbuffer buffer;
-	msgpack_packer packer;
-	int r = read_uuid(boot_id, run->error);
+	size_t size;
+	int r = guest_identity_generate(&identity);
 
 	if (r < 0) {
-		return r;
+		return base_error_set_errno(run->error, r, "cannot make an identity");
 	}
-	if (getrandom(seed, sizeof(seed), 0) != sizeof(seed)) {
-		return base_error_set_errno(run->error, -EIO, "cannot make an identity");
-	}
-	msgpack_sbuffer_init(&buffer);
-	msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-	pack_identity(&packer, seed, boot_id, &run->clock);
-	r = warmbox_agent_call(run->guest.agent, "identity", buffer.data, buffer.size,
+	size = guest_identity_encode_params(&identity, 1, &clock, false, params);
+	r = warmbox_agent_call(run->guest.agent, "identity", params, size,
 			       (int)run->params->build->timeout_ms, NULL, &failure);
-	msgpack_sbuffer_destroy(&buffer);
 	return r < 0 ? cli_guest_failed(&run->guest, r, &failure, "identity", run->error) : 0;
 }
 

@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/random.h"
 #include "pool/internal.h"
 #include "vmm/control.h"
 
@@ -69,13 +70,13 @@ int pool_launch_check_dir(const char *runtime_dir, struct base_error *error)
 static int draw_names(struct pool_launch *launch, struct base_error *error)
 {
 	uint8_t id[POOL_SANDBOX_ID_LENGTH / 2];
-	int r = pool_random(id, sizeof(id));
+	int r = base_random(id, sizeof(id));
 
 	if (r < 0) {
 		return base_error_set_errno(error, r, "drawing an id");
 	}
-	pool_hex(id, sizeof(id), launch->id);
-	r = pool_identity_generate(&launch->identity);
+	base_hex(id, sizeof(id), launch->id);
+	r = guest_identity_generate(&launch->identity);
 	if (r < 0) {
 		return base_error_set_errno(error, r, "drawing an identity");
 	}
@@ -227,7 +228,7 @@ void pool_launch_deinit(struct pool_launch *launch)
 	launch->stream = base_fd_close(launch->stream);
 	launch->stream_peer = base_fd_close(launch->stream_peer);
 	launch->pidfd = base_fd_close(launch->pidfd);
-	pool_identity_wipe(&launch->identity);
+	guest_identity_wipe(&launch->identity);
 }
 
 /* A non-blocking connection attempt to a Unix socket. A descriptor or -errno. */

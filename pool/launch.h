@@ -6,7 +6,7 @@
  */
 
 #include "base/error.h"
-#include "pool/identity.h"
+#include "guest/identity.h"
 
 #include <sys/types.h>
 #include <sys/un.h>
@@ -32,7 +32,7 @@ struct pool_image;
 struct pool_launch {
 	char id[POOL_SANDBOX_ID_LENGTH + 1];
 	char socket_path[POOL_SOCKET_PATH_MAX]; /* the vsock listener; empty: not made */
-	struct pool_identity identity;
+	struct guest_identity identity;
 	pid_t pid; /* 0: not started yet */
 	int pidfd;
 	int control;	  /* non-blocking */

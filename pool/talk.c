@@ -161,16 +161,16 @@ static void on_loaded(struct pool_sandbox *sandbox, const struct base_message *r
 		      uint64_t now_ns)
 {
 	struct pool_launch *launch = &sandbox->launch;
-	struct pool_identity_clock clock = { reply->arg[0], reply->arg[1], reply->arg[2] };
-	uint8_t request[POOL_IDENTITY_REQUEST_MAX];
-	size_t size = pool_identity_encode(&launch->identity, sandbox->generation, &clock,
-					   wants_touch(sandbox), request);
+	struct guest_identity_clock clock = { reply->arg[0], reply->arg[1], reply->arg[2] };
+	uint8_t request[GUEST_IDENTITY_REQUEST_MAX];
+	size_t size = guest_identity_encode(&launch->identity, sandbox->generation, &clock,
+					    wants_touch(sandbox), request);
 
 	sandbox->load_taken_ns = MIN(MAX(reply->arg[3], sandbox->mark_ns), now_ns);
 	sandbox->timings.load_ns =
 		MIN(MAX(reply->arg[4], sandbox->load_taken_ns), now_ns) - sandbox->load_taken_ns;
 	sandbox->mark_ns = now_ns;
-	pool_identity_wipe(&launch->identity);
+	guest_identity_wipe(&launch->identity);
 
 	ssize_t n = base_fd_send(launch->stream, request, size, NULL, 0, MSG_DONTWAIT);
 	int r = n < 0 ? (int)n : (size_t)n < size ? -EAGAIN : 0;

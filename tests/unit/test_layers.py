@@ -27,7 +27,7 @@ FACADES = {
     "uffd": {"uffd/uffd.h", "uffd/control.h", "uffd/client.h"},
     "pool": {"pool/pool.h", "pool/account.h"},
     "rpc": {"rpc/rpc.h", "rpc/warmbox.h"},
-    "guest": {"guest/agent.h"},
+    "guest": {"guest/agent.h", "guest/identity.h"},
     # Benchmarks start VMMs as the tests do, and talk to a tiny guest.
     "tests": {"tests/guest/harness.h", "tests/guest/tiny/touch.h"},
 }

@@ -2,7 +2,7 @@
 
 /* What a guest is told it is: encoded as docs/protocol.md says, and never the same twice. */
 
-#include "pool/identity.h"
+#include "guest/identity.h"
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -59,16 +59,16 @@ static void assert_request(const msgpack_object *request, unsigned n_keys)
 
 static void check_encoding(bool touch)
 {
-	struct pool_identity identity;
-	struct pool_identity_clock clock = { UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 2 };
-	uint8_t buffer[POOL_IDENTITY_REQUEST_MAX];
+	struct guest_identity identity;
+	struct guest_identity_clock clock = { UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 2 };
+	uint8_t buffer[GUEST_IDENTITY_REQUEST_MAX];
 	msgpack_unpacked unpacked;
 	size_t size, end = 0;
 
-	assert_int_equal(pool_identity_generate(&identity), 0);
+	assert_int_equal(guest_identity_generate(&identity), 0);
 	/* The largest numbers: it always fits. */
-	size = pool_identity_encode(&identity, UINT64_MAX, &clock, touch, buffer);
-	assert_true(size <= POOL_IDENTITY_REQUEST_MAX);
+	size = guest_identity_encode(&identity, UINT64_MAX, &clock, touch, buffer);
+	assert_true(size <= GUEST_IDENTITY_REQUEST_MAX);
 	msgpack_unpacked_init(&unpacked);
 	assert_int_equal(msgpack_unpack_next(&unpacked, (char *)buffer, size, &end),
 			 MSGPACK_UNPACK_SUCCESS);
@@ -84,7 +84,7 @@ static void check_encoding(bool touch)
 		assert_true(field(&unpacked.data, "touch")->via.boolean);
 	}
 	msgpack_unpacked_destroy(&unpacked);
-	pool_identity_wipe(&identity);
+	guest_identity_wipe(&identity);
 	for (unsigned i = 0; i < GUEST_SEED_BYTES; i++) {
 		assert_int_equal(identity.seed[i], 0);
 	}
