@@ -111,10 +111,14 @@ void vmm_vsock_request(struct vmm_vsock_connection *connection, uint32_t port)
 static void handle_request(struct vmm_vsock *vsock, const struct vmm_vsock_header *header)
 {
 	const struct vmm_virtio_host *host = vsock->virtio.host;
-	struct vmm_vsock_connection *connection =
-		vmm_vsock_connection_new(vsock, -1, VMM_VSOCK_ANNOUNCED);
+	struct vmm_vsock_connection *connection = NULL;
 	uint64_t id = ++vsock->last_id;
 
+	/* Counted by answers, not by connections: the guest can take a request back and make
+	 * another one while the first is still on its way. */
+	if (vsock->n_asked < VMM_CONNECTS_MAX) {
+		connection = vmm_vsock_connection_new(vsock, -1, VMM_VSOCK_ANNOUNCED);
+	}
 	if (!connection) {
 		vmm_vsock_reset_guest(vsock, header->dst_port, header->src_port);
 		return;
@@ -124,6 +128,7 @@ static void handle_request(struct vmm_vsock *vsock, const struct vmm_vsock_heade
 	connection->guest_port = header->src_port;
 	connection->peer_buffer_bytes = header->buffer_bytes;
 	connection->peer_forwarded = header->forwarded;
+	vsock->n_asked++;
 	/* The answer may come from within the call. */
 	if (host->vsock_connect(host->userdata, id, header->dst_port) < 0) {
 		vmm_virtio_vsock_connected(&vsock->virtio, id, -ECONNREFUSED, -1);
@@ -517,6 +522,9 @@ void vmm_virtio_vsock_connected(struct vmm_virtio *device, uint64_t id, int resu
 	struct vmm_vsock *vsock = vsock_of(device);
 	struct vmm_vsock_connection *connection;
 
+	if (vsock->n_asked > 0) {
+		vsock->n_asked--;
+	}
 	TAILQ_FOREACH(connection, &vsock->connections, all)
 	{
 		if (connection->state == VMM_VSOCK_ANNOUNCED && connection->id == id) {

@@ -12,6 +12,7 @@
  * so nothing is lost and nobody buffers without bound.
  */
 
+#include "vmm/control.h"
 #include "vmm/virtio_internal.h"
 
 #include <sys/queue.h>
@@ -56,6 +57,8 @@ struct vmm_vsock_header {
 /* The most connections, half-closed and half-open ones included. The guest's next request is
  * refused, the host's next client waits in the listener's backlog. */
 #define VMM_VSOCK_CONNECTIONS_MAX 256
+
+/* At most VMM_CONNECTS_MAX of the guest's requests wait for the VM's owner; more are refused. */
 
 /* What the guest may send ahead of the host's reader, for each connection. */
 #define VMM_VSOCK_BUFFER_BYTES 65536u
@@ -159,6 +162,8 @@ struct vmm_vsock {
 	unsigned n_connections;
 	struct vmm_vsock_connection *serving; /* cleared when it is freed meanwhile */
 	uint64_t last_id;
+	unsigned n_asked; /* connections that the VM's owner has been asked for and not answered;
+			     the guest may have forgotten them */
 	uint32_t last_host_port;
 	struct vmm_vsock_reset resets[VMM_VSOCK_RESETS_MAX]; /* a ring */
 	unsigned resets_start;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "vmm/control.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -296,6 +297,36 @@ static void drops_or_resets_bad_packets(void **state)
 	vsock_expect_nothing(f);
 }
 
+/* What waits for the VM's owner is bounded, also for a guest that takes its requests back. */
+static void bounds_what_its_owner_is_asked(void **state)
+{
+	struct fixture *f = *state;
+	struct guest guest = { .host_port = 53 };
+	struct packet packet;
+
+	for (unsigned i = 0; i < VMM_CONNECTS_MAX; i++) {
+		guest.port = 2000 + i;
+		vsock_reply(f, &guest, REQUEST, 0);
+		vsock_reply(f, &guest, RST, 0);
+		vsock_expect_nothing(f);
+	}
+	assert_int_equal(f->connects, VMM_CONNECTS_MAX);
+	for (unsigned i = 0; i < 10; i++) {
+		vsock_reply(f, &guest, REQUEST, 0);
+		vsock_expect(f, RST, &packet);
+	}
+	assert_int_equal(f->connects, VMM_CONNECTS_MAX);
+
+	/* Each answer, though nobody waits for it any more, makes room for one. */
+	vmm_virtio_vsock_connected(f->driver.device, f->connect_id, -ECONNREFUSED, -1);
+	vsock_expect_nothing(f);
+	vsock_reply(f, &guest, REQUEST, 0);
+	assert_int_equal(f->connects, VMM_CONNECTS_MAX + 1);
+	vsock_reply(f, &guest, REQUEST, 0);
+	vsock_expect(f, RST, &packet);
+	assert_int_equal(f->connects, VMM_CONNECTS_MAX + 1);
+}
+
 static void breaks_on_tiny_receive_buffers(void **state)
 {
 	struct fixture *f = *state;
@@ -475,6 +506,7 @@ int main(void)
 		TEST(refuses_connections_of_the_guest),
 		TEST(limits_connections),
 		TEST(drops_or_resets_bad_packets),
+		TEST(bounds_what_its_owner_is_asked),
 		TEST(breaks_on_tiny_receive_buffers),
 		TEST(closes_everything_at_a_reset),
 		TEST(does_without_a_listener),
