@@ -547,8 +547,8 @@ static int load_queue(struct vmm_virtio *device, struct vmm_virtio_queue *queue,
 	queue->used_gpa = base_reader_u64(reader);
 	queue->next_avail = base_reader_u16(reader);
 	queue->next_used = base_reader_u16(reader);
-	/* A drained device has given back all it took. */
-	if (queue->next_avail != queue->next_used) {
+	/* A drained device has given back all it took, but for the request that broke it. */
+	if (queue->next_avail != queue->next_used && !(device->status & VMM_VIRTIO_S_NEEDS_RESET)) {
 		return bad_field(device, error, "queue indices");
 	}
 	if (ready > 1 || (ready == 1 && !(device->status & VMM_VIRTIO_S_FEATURES_OK))) {

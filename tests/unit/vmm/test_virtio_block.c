@@ -545,6 +545,36 @@ static void restores(void **state)
 	}
 }
 
+/* A guest that broke its disk may be frozen, and may reset the disk when it runs again. */
+static void restores_a_broken_device(void **state)
+{
+	struct fixture *f = *state;
+	struct driver *driver = &f->driver;
+	_cleanup_writer_ struct base_writer writer = { 0 };
+	const struct driver_buffer no_status = { f->header, 16, false };
+	struct base_reader reader;
+
+	driver_add(driver, 0, &no_status, 1);
+	driver_kick(driver, 0);
+	driver_settle(driver);
+	assert_true(driver_read(driver, REG_STATUS) & STATUS_NEEDS_RESET);
+	assert_int_equal(vmm_virtio_drain(driver->device), 0);
+	vmm_virtio_save(driver->device, &writer);
+	vmm_virtio_free(driver->device);
+
+	assert_int_equal(
+		vmm_virtio_block_new(&driver->host, 2, dup(f->disk), false, &driver->device, NULL),
+		0);
+	reader = base_reader_init(writer.data, writer.size);
+	assert_int_equal(vmm_virtio_load(driver->device, &reader, NULL), 0);
+	vmm_virtio_resume(driver->device);
+	driver_settle(driver);
+	assert_true(driver_read(driver, REG_STATUS) & STATUS_NEEDS_RESET);
+	driver_start(driver);
+	assert_int_equal(request(f, IN, 0, 512, NULL), OK);
+	check_data(f, 0, 512);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -566,6 +596,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(survives_random_rings, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_what_is_no_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(restores, setup, teardown),
+		cmocka_unit_test_setup_teardown(restores_a_broken_device, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
