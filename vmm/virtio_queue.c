@@ -105,6 +105,10 @@ static int add_desc(struct vmm_virtio_chain *chain, const struct vmm_memory *mem
 	if (!data) {
 		return -EBADMSG;
 	}
+	/* A chain has at most 2^32 bytes (2.7.5.2): lengths are reported in 32 bits. */
+	if (chain->out_bytes + chain->in_bytes + desc->length > UINT32_MAX) {
+		return -EBADMSG;
+	}
 	if (desc->flags & DESC_F_WRITE) {
 		chain->n_in++;
 		chain->in_bytes += desc->length;

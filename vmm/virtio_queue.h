@@ -6,7 +6,7 @@
  *
  * The rings are in guest memory and the guest can write to them at any time. Every index and
  * descriptor is read once, validated, and used from the copy. What the specification forbids makes
- * the queue broken: the device then asks for a reset and touches the rings no more.
+ * the queue broken: the device then asks for a reset and takes nothing out of the rings any more.
  *
  * No indirect descriptors and no event index are offered: the first cost an interpreted guest
  * kernel an allocation each request, the second is how notifications get lost across a restore.

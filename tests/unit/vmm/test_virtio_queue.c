@@ -4,6 +4,7 @@
 
 #include "vmm/virtio_queue.h"
 
+#include "base/fd.h"
 #include "virtio_driver.h"
 
 #include <errno.h>
@@ -223,6 +224,27 @@ static void refuses_long_cycles_and_wrong_order(void **state)
 	assert_int_equal(pop(f), -EBADMSG);
 }
 
+/* The same gigabyte over and over: small tables can name more than lengths can tell. */
+static void bounds_a_chain(void **state)
+{
+	struct fixture *f = *state;
+	struct vmm_memory memory = {};
+	_cleanup_fd_ int fd = -1;
+
+	assert_int_equal(base_fd_memfd("large", GIB(1), &fd), 0);
+	assert_int_equal(vmm_memory_init(&memory, fd, GIB(1), true), 0);
+	for (uint16_t i = 0; i < 4; i++) {
+		driver_set_desc(&f->driver, 0, i, 0, (uint32_t)GIB(1), i < 3 ? DESC_NEXT : 0,
+				(uint16_t)(i + 1));
+	}
+	driver_offer(&f->driver, 0, 0);
+	assert_int_equal(vmm_virtio_queue_pop(&f->queue, &memory, &f->chain), -EBADMSG);
+	driver_set_desc(&f->driver, 0, 3, 0, (uint32_t)GIB(1) - 1, DESC_WRITE, 0);
+	assert_int_equal(vmm_virtio_queue_pop(&f->queue, &memory, &f->chain), 1);
+	assert_int_equal(f->chain.out_bytes + f->chain.in_bytes, UINT32_MAX);
+	vmm_memory_deinit(&memory);
+}
+
 static void refuses_an_index_that_jumps(void **state)
 {
 	struct fixture *f = *state;
@@ -285,6 +307,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refuses_bad_chains, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_long_cycles_and_wrong_order, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(bounds_a_chain, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_an_index_that_jumps, setup, teardown),
 		cmocka_unit_test_setup_teardown(interrupts_unless_told_not_to, setup, teardown),
 		cmocka_unit_test(slices_and_copies_buffers),
