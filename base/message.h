@@ -18,7 +18,7 @@
 
 #define BASE_MESSAGE_ARGS     8
 #define BASE_MESSAGE_TEXT_MAX 2048
-#define BASE_MESSAGE_FDS_MAX  10
+#define BASE_MESSAGE_FDS_MAX  12
 
 /* On the wire as it stands here; x86-64 is little-endian. */
 struct base_message {

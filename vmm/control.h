@@ -6,8 +6,9 @@
  *
  * Transport: base/message.h over the socket that is descriptor VMM_CONTROL_FD in the VMM. The VMM
  * opens nothing itself but /dev/kvm: all else that it may touch arrives here. When the socket
- * closes, the VMM exits. Replies come in the order of the requests. The manager does not trust what
- * the VMM says: a message of a wrong size or unknown op kills the VMM.
+ * closes, the VMM exits, unless its VM is leased (VMM_RESUME_LEASED): then it goes on and waits for
+ * a successor. Replies come in the order of the requests. The manager does not trust what the VMM
+ * says: a message of a wrong size or unknown op kills the VMM.
  *
  *    spawn ─ CREATE ─┬─ BOOT ─────────────────┬─ RESUME ⇄ PAUSE ─ SAVE
  *                    └─ LOAD ─ ATTACH(identity)┘
@@ -21,6 +22,9 @@
 #include "base/message.h"
 
 #define VMM_CONTROL_FD 3
+/* A starter that does not read its socket for so long is taken for dead. */
+#define VMM_SEND_TIMEOUT_S	  10
+#define VMM_ORPHAN_TIMEOUT_MAX_MS UINT64_C(86400000) /* a day */
 
 #define VMM_VCPUS_MAX	     8
 #define VMM_DISKS_MAX	     4
@@ -42,7 +46,8 @@ enum vmm_op {
 	 *      vsock listener (listening SOCK_STREAM Unix socket, hybrid protocol; or an
 	 * unconnected Unix socket to have no listener), then the disks, then with VMM_CREATE_STATE
 	 * the state that will be loaded (as for LOAD), then with VMM_CREATE_LAZY /dev/userfaultfd
-	 * (any other file: the system call is used instead).
+	 * (any other file: the system call is used instead), then with VMM_CREATE_ADOPTABLE a
+	 * listening SOCK_SEQPACKET Unix socket for a successor of the starter.
 	 *
 	 * Reply: arg0..arg4 CLOCK_MONOTONIC ns at: start, VM created, memslot set, vCPUs created,
 	 * devices ready. With VMM_CREATE_LAZY, arg5 is the address of the guest memory in the VMM,
@@ -71,8 +76,12 @@ enum vmm_op {
 	 * the guest refuses is closed. */
 	VMM_OP_ATTACH = 4,
 
-	/* Lets the vCPUs run. arg0 enum vmm_resume_flags. Reply: at once; VMM_EVENT_ENTERED
-	   follows. */
+	/*
+	 * Lets the vCPUs run. arg0 enum vmm_resume_flags; arg1 with VMM_RESUME_LEASED how long to
+	 * wait for a successor, in ms (1 to VMM_ORPHAN_TIMEOUT_MAX_MS). Reply: at once;
+	 * VMM_EVENT_ENTERED follows, unless they run already. With VMM_RESUME_LEASED its arg0 is 1
+	 * when no page of the memory is missing any more, else 0.
+	 */
 	VMM_OP_RESUME = 5,
 
 	/*
@@ -121,12 +130,22 @@ enum vmm_create_flags {
 	/* The state that will be loaded comes along; the vCPUs get its CPUID tables now. LOAD takes
 	 * any state all the same. */
 	VMM_CREATE_STATE = 1 << 2,
+	/* The VM may be leased. */
+	VMM_CREATE_ADOPTABLE = 1 << 3,
 };
 
 enum vmm_resume_flags {
 	/* All threads of the VMM go to nice 0: somebody waits for this VM. Restores nobody waits
 	 * for are started at a higher nice value. */
 	VMM_RESUME_FOREGROUND = 1 << 0,
+	/*
+	 * Somebody uses this VM, from now on: when the control socket closes it goes on, and the
+	 * first to connect to the socket that came with VMM_CREATE_ADOPTABLE has the control socket
+	 * from then on. Until then connections that the guest opens to the host are refused. Who
+	 * connects while the control socket lives is hung up on. A successor sends this RESUME as
+	 * its first request. Without one in time the VMM exits.
+	 */
+	VMM_RESUME_LEASED = 1 << 1,
 };
 
 enum vmm_exit_reason {

@@ -4,11 +4,11 @@
  * warmbox-vmm: one VM, told what to do over the control socket (vmm/control.h).
  *
  * Happy path: open /dev/kvm, serve the loop; CREATE, BOOT or LOAD, RESUME, …, until the control
- * socket closes or the VM is over. A request that fails gets a reply with the reason and the VMM
- * stays; a packet that is no request at all ends it. Shut-down: the loop stops and the process
- * exits; nothing is worth saving, and the kernel takes a VM down faster than this program could,
- * even one with a vCPU that waits for a page. The main thread runs this file, but on_entered(),
- * which a vCPU thread calls.
+ * socket closes or the VM is over; a leased VM outlives the socket (vmm/successor.h). A request
+ * that fails gets a reply with the reason and the VMM stays; a packet that is no request at all
+ * ends it. Shut-down: the loop stops and the process exits; nothing is worth saving, and the kernel
+ * takes a VM down faster than this program could, even one with a vCPU that waits for a page. The
+ * main thread runs this file, but on_entered(), which a vCPU thread calls.
  */
 
 #include "base/clock.h"
@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "vmm/boot.h"
 #include "vmm/state.h"
+#include "vmm/successor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,13 +32,12 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define KVM_API 12
-/* A starter that does not read its socket for so long is taken for dead. */
-#define SEND_TIMEOUT_S 10
-
+#define KVM_API		     12
 #define MMAP_THRESHOLD_BYTES 4096
 
-#define CREATE_FLAGS (uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY | VMM_CREATE_STATE)
+#define CREATE_FLAGS \
+	(uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY | VMM_CREATE_STATE | VMM_CREATE_ADOPTABLE)
+#define RESUME_FLAGS (uint64_t)(VMM_RESUME_FOREGROUND | VMM_RESUME_LEASED)
 
 /* A request as its handlers see it. */
 struct request {
@@ -54,6 +54,7 @@ struct program {
 	struct vmm_loop loop;
 	struct vmm_source control;
 	struct vmm_source over;
+	struct vmm_successor successor;
 	int exit_status;
 };
 
@@ -61,6 +62,16 @@ static void stop(struct program *program, int exit_status)
 {
 	program->loop.stop = true;
 	program->exit_status = exit_status;
+}
+
+/* The other end of the control socket is gone: a leased VM goes on, any other ends. */
+static void starter_gone(struct program *program)
+{
+	if (vmm_successor_await(&program->successor)) {
+		vmm_virtio_vsock_refuse(program->vm.devices[VMM_SLOT_VSOCK]);
+	} else {
+		stop(program, EXIT_SUCCESS);
+	}
 }
 
 /* On a vCPU thread. The socket's timeout bounds the send. */
@@ -114,7 +125,7 @@ static int handle_create(struct program *program, struct request *request)
 	struct vmm_create_fds fds = { .state = -1, .userfault = -1 };
 	struct vmm_create_times times;
 	struct vmm_config config;
-	bool has_state;
+	bool has_state, adoptable;
 	size_t n_fds;
 	int r;
 
@@ -136,7 +147,8 @@ static int handle_create(struct program *program, struct request *request)
 		.cid = (uint32_t)arg[5],
 	};
 	has_state = arg[2] & VMM_CREATE_STATE;
-	n_fds = 3 + config.n_disks + has_state + config.lazy;
+	adoptable = arg[2] & VMM_CREATE_ADOPTABLE;
+	n_fds = 3 + config.n_disks + has_state + config.lazy + adoptable;
 	r = vmm_config_check(&config, &request->error);
 	if (r == 0) {
 		r = expect_fds(request, n_fds, n_fds);
@@ -152,7 +164,7 @@ static int handle_create(struct program *program, struct request *request)
 		fds.state = request->fds[3 + config.n_disks];
 	}
 	if (config.lazy) {
-		fds.userfault = request->fds[n_fds - 1];
+		fds.userfault = request->fds[3 + config.n_disks + has_state];
 	}
 	r = vmm_vm_create(&program->vm, &config, &fds, arg[6], &times, &request->error);
 	request->fds[1] = fds.console;
@@ -160,6 +172,9 @@ static int handle_create(struct program *program, struct request *request)
 	memcpy(request->fds + 3, fds.disks, config.n_disks * sizeof(int));
 	if (r < 0) {
 		return r;
+	}
+	if (adoptable) {
+		vmm_successor_listen(&program->successor, TAKE_FD(request->fds[n_fds - 1]));
 	}
 	request->reply.arg[0] = times.start_ns;
 	request->reply.arg[1] = times.vm_ns;
@@ -279,6 +294,26 @@ static int handle_attach(struct program *program, struct request *request)
 	return r < 0 ? base_error_set_errno(&request->error, r, "attaching a stream") : 0;
 }
 
+static int lease(struct program *program, struct request *request)
+{
+	uint64_t timeout_ms = request->message->arg[1];
+	int r;
+
+	if (program->successor.listening.fd < 0) {
+		return wrong_state(request, "leasing needs VMM_CREATE_ADOPTABLE");
+	}
+	if (timeout_ms == 0 || timeout_ms > VMM_ORPHAN_TIMEOUT_MAX_MS) {
+		return base_error_set(&request->error, -EINVAL,
+				      "leasing: the time to wait for a successor is out of range");
+	}
+	r = vmm_successor_lease(&program->successor, timeout_ms);
+	if (r < 0) {
+		return base_error_set_errno(&request->error, r, "leasing");
+	}
+	request->reply.arg[0] = vmm_memory_is_whole(&program->vm.memory);
+	return 0;
+}
+
 static int handle_resume(struct program *program, struct request *request)
 {
 	uint64_t flags = request->message->arg[0];
@@ -290,9 +325,15 @@ static int handle_resume(struct program *program, struct request *request)
 	if (r < 0) {
 		return r;
 	}
-	if (flags & ~(uint64_t)VMM_RESUME_FOREGROUND) {
+	if (flags & ~RESUME_FLAGS) {
 		return base_error_set(&request->error, -EINVAL, "resuming: unknown flags %#llx",
 				      (unsigned long long)flags);
+	}
+	if (flags & VMM_RESUME_LEASED) {
+		r = lease(program, request);
+		if (r < 0) {
+			return r;
+		}
 	}
 	/* All threads are in the group that main() made. Where it is not allowed the VM is slower,
 	 * not wrong. */
@@ -429,7 +470,7 @@ static void serve(struct program *program, struct request *request)
 	r = base_message_send(VMM_CONTROL_FD, &request->reply, &request->reply_fd,
 			      r == 0 && request->reply_fd >= 0 ? 1 : 0);
 	if (r == -EPIPE) {
-		stop(program, EXIT_SUCCESS); /* the starter went while it waited */
+		starter_gone(program); /* while it waited */
 	} else if (r < 0) {
 		log_error("answering a request: %s", strerror(-r));
 		stop(program, EXIT_FAILURE);
@@ -449,7 +490,7 @@ static void on_control(struct vmm_source *source, uint32_t events)
 		return;
 	}
 	if (r == 0 || r == -ECONNRESET) {
-		stop(program, EXIT_SUCCESS);
+		starter_gone(program);
 		return;
 	}
 	if (r < 0) {
@@ -501,7 +542,7 @@ static void on_over(struct vmm_source *source, uint32_t events)
 /* The control socket must be what it is said to be; a person who starts this by hand is told. */
 static int check_control_socket(void)
 {
-	struct timeval timeout = { .tv_sec = SEND_TIMEOUT_S };
+	struct timeval timeout = { .tv_sec = VMM_SEND_TIMEOUT_S };
 	socklen_t length = sizeof(int);
 	int type;
 
@@ -555,7 +596,10 @@ static int run(struct program *program)
 	};
 	program->over =
 		(struct vmm_source){ .fd = vm->over_fd, .fn = on_over, .userdata = program };
-	r = vmm_loop_add(&program->loop, &program->control, EPOLLIN);
+	r = vmm_successor_init(&program->successor, &program->loop, &program->control);
+	if (r == 0) {
+		r = vmm_loop_add(&program->loop, &program->control, EPOLLIN);
+	}
 	if (r == 0) {
 		r = vmm_loop_add(&program->loop, &program->over, EPOLLIN);
 	}

@@ -80,6 +80,7 @@ int vmm_memory_init(struct vmm_memory *memory, int fd, uint64_t size_bytes, bool
 		.size_bytes = size_bytes,
 		.shared = shared,
 		.userfault_fd = -1,
+		.image_fd = -1,
 	};
 	return 0;
 }
@@ -91,18 +92,23 @@ void vmm_memory_deinit(struct vmm_memory *memory)
 		memory->base = NULL;
 		memory->size_bytes = 0;
 		memory->userfault_fd = base_fd_close(memory->userfault_fd);
+		memory->image_fd = base_fd_close(memory->image_fd);
 	}
 }
 
-int vmm_memory_make_lazy(struct vmm_memory *memory, int device_fd)
+int vmm_memory_make_lazy(struct vmm_memory *memory, int image_fd, int device_fd)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM };
 	struct uffdio_register region = {
 		.range = { (uint64_t)(uintptr_t)memory->base, memory->size_bytes },
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
+	_cleanup_fd_ int image = fcntl(image_fd, F_DUPFD_CLOEXEC, 0);
 	_cleanup_fd_ int fd = -1;
 
+	if (image < 0) {
+		return -errno;
+	}
 	/* Not UFFD_USER_MODE_ONLY: most faults are KVM's. */
 	fd = ioctl(device_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
@@ -112,7 +118,15 @@ int vmm_memory_make_lazy(struct vmm_memory *memory, int device_fd)
 		return -errno;
 	}
 	memory->userfault_fd = TAKE_FD(fd);
+	memory->image_fd = TAKE_FD(image);
 	return 0;
+}
+
+bool vmm_memory_is_whole(const struct vmm_memory *memory)
+{
+	int seals = memory->image_fd >= 0 ? fcntl(memory->image_fd, F_GET_SEALS) : F_SEAL_WRITE;
+
+	return seals >= 0 && seals & F_SEAL_WRITE;
 }
 
 void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length)

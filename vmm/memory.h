@@ -18,8 +18,9 @@ typedef uint64_t gpa_t; /* guest physical address */
 struct vmm_memory {
 	uint8_t *base; /* mapping of the whole guest memory, gpa 0 first; owned */
 	uint64_t size_bytes;
-	bool shared;	  /* mapped MAP_SHARED (boot), else MAP_PRIVATE */
-	int userfault_fd; /* owned; -1 unless the memory is lazy */
+	bool shared; /* mapped MAP_SHARED (boot), else MAP_PRIVATE */
+	/* Owned; -1 unless the memory is lazy. */
+	int userfault_fd, image_fd;
 };
 
 /* Maps fd (borrowed), which must be exactly size_bytes long. 0 or -errno; -EINVAL for a wrong size.
@@ -31,9 +32,14 @@ void vmm_memory_deinit(struct vmm_memory *memory);
 /*
  * Registers all of the memory for missing pages: an access to a hole of the file waits from now on
  * until whoever holds memory->userfault_fd has filled the hole and wakes it. device_fd (borrowed)
- * is /dev/userfaultfd; with any other file the system call is used. 0 or -errno.
+ * is /dev/userfaultfd; with any other file the system call is used. image_fd (borrowed) is the file
+ * that is mapped. 0 or -errno.
  */
-int vmm_memory_make_lazy(struct vmm_memory *memory, int device_fd);
+int vmm_memory_make_lazy(struct vmm_memory *memory, int image_fd, int device_fd);
+
+/* No access waits for a page any more: who fills the file seals it against writing when it has no
+ * holes left. */
+bool vmm_memory_is_whole(const struct vmm_memory *memory);
 
 /* The host address of [gpa, gpa + length), or NULL when any byte of it is outside guest memory. */
 void *vmm_memory_at(const struct vmm_memory *memory, gpa_t gpa, uint64_t length);

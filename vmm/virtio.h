@@ -52,9 +52,10 @@ void vmm_virtio_free(struct vmm_virtio *device);
 BASE_DEFINE_CLEANUP(struct vmm_virtio *, vmm_virtio_free)
 
 /* vsock only. attach: stream consumed always. connected: result 0 with a stream (consumed), or
- * -errno and -1. */
+ * -errno and -1. refuse: nobody is going to answer those that were asked for. */
 int vmm_virtio_vsock_attach(struct vmm_virtio *device, int stream, uint32_t port);
 void vmm_virtio_vsock_connected(struct vmm_virtio *device, uint64_t id, int result, int stream);
+void vmm_virtio_vsock_refuse(struct vmm_virtio *device);
 
 /* Balloon only: what the guest has given back since the device was made, each time counted. */
 uint64_t vmm_virtio_balloon_returned_bytes(const struct vmm_virtio *device);

@@ -547,3 +547,19 @@ void vmm_virtio_vsock_connected(struct vmm_virtio *device, uint64_t id, int resu
 	vmm_vsock_wake(connection);
 	vmm_vsock_pump(vsock);
 }
+
+void vmm_virtio_vsock_refuse(struct vmm_virtio *device)
+{
+	struct vmm_vsock *vsock = vsock_of(device);
+	struct vmm_vsock_connection *connection = TAILQ_FIRST(&vsock->connections);
+
+	while (connection) {
+		struct vmm_vsock_connection *next = TAILQ_NEXT(connection, all);
+
+		if (connection->state == VMM_VSOCK_ANNOUNCED) {
+			vmm_vsock_abort(connection);
+		}
+		connection = next;
+	}
+	vmm_vsock_pump(vsock);
+}

@@ -162,7 +162,7 @@ static int create_memory(struct vmm_vm *vm, const struct vmm_create_fds *fds,
 					    (unsigned long long)vm->config.memory_bytes);
 	}
 	if (vm->config.lazy) {
-		r = vmm_memory_make_lazy(&vm->memory, fds->userfault);
+		r = vmm_memory_make_lazy(&vm->memory, fds->memory, fds->userfault);
 		if (r < 0) {
 			return base_error_set_errno(
 				error, r, "registering the guest memory with userfaultfd");

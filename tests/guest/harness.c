@@ -255,13 +255,17 @@ int harness_prepare(struct harness_vm *vm, const struct harness_params *params)
 		userfault_device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 		fds[n_fds++] = userfault_device >= 0 ? userfault_device : no_listener;
 	}
+	if (params->successor_fd > 0) {
+		fds[n_fds++] = params->successor_fd;
+	}
 
 	uint64_t args[BASE_MESSAGE_ARGS] = {
 		vm->memory_bytes,
 		params->n_vcpus ? params->n_vcpus : 1,
 		(vm->private_memory ? 0 : VMM_CREATE_SHARED) |
 			(params->state_fd > 0 ? VMM_CREATE_STATE : 0) |
-			(params->lazy ? VMM_CREATE_LAZY : 0),
+			(params->lazy ? VMM_CREATE_LAZY : 0) |
+			(params->successor_fd > 0 ? VMM_CREATE_ADOPTABLE : 0),
 		params->n_disks,
 		params->read_only_disks,
 		params->cid ? params->cid : 3,

@@ -27,6 +27,7 @@ struct harness_params {
 	int nice;		     /* what the VMM starts with */
 	int console_fd;		     /* > 0: instead of the console memfd; borrowed */
 	int listener_fd;	     /* > 0; borrowed */
+	int successor_fd;	     /* > 0: what a successor connects to; borrowed */
 	int disk_fds[VMM_DISKS_MAX]; /* borrowed */
 	unsigned n_disks;
 	uint32_t read_only_disks;

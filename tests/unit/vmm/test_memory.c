@@ -131,7 +131,7 @@ static void test_discard_keeps_the_registration(void **state)
 	assert_int_equal(pwrite(fd, &image, 1, 0), 1);
 	assert_int_equal(base_fd_reopen_readonly(fd, &read_only), 0);
 	assert_int_equal(vmm_memory_init(&memory, read_only, BYTES, false), 0);
-	r = vmm_memory_make_lazy(&memory, fd);
+	r = vmm_memory_make_lazy(&memory, read_only, fd);
 	if (r == -EPERM) {
 		vmm_memory_deinit(&memory);
 		skip();
@@ -159,6 +159,9 @@ static void test_discard_keeps_the_registration(void **state)
 			 0);
 	assert_int_equal(pthread_join(thread, &byte), 0);
 	assert_int_equal((uintptr_t)byte, 0x66);
+	assert_false(vmm_memory_is_whole(&memory));
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+	assert_true(vmm_memory_is_whole(&memory));
 	vmm_memory_deinit(&memory);
 }
 
