@@ -104,8 +104,19 @@ enum vmm_op {
 
 	/* Counts since CREATE. Reply: arg0 KVM_RUN returns, arg1 of them port accesses, arg2 MMIO,
 	 * arg3 instructions stepped for kvm-pvm, arg4 bytes the guest has given back (balloon and
-	 * free page reporting). */
+	 * free page reporting); arg5 to arg7 as arg0 to arg2 of VMM_EVENT_LIMITED. */
 	VMM_OP_COUNTERS = 9,
+
+	/*
+	 * What the VMM itself lets its guest have. At any time after CREATE, any number of times;
+	 * all limits are set anew. 0: no limit, or where there always is one, the most there can
+	 * be. arg0 bytes and arg2 requests a second of all disks together, with bursts arg1 and
+	 * arg3 (0: what a second lets in); arg4 bytes a second of the console, the rest is dropped;
+	 * arg5 vsock connections, arg6 bytes that the VMM may come to hold of them (VMM_LIMIT_*).
+	 * Out of range: -EINVAL, nothing is changed. With sequence 0 there is no reply, and what is
+	 * out of range ends the VMM.
+	 */
+	VMM_OP_LIMITS = 10,
 
 	/* Event: the first vCPU is about to enter the guest after a RESUME. arg0 CLOCK_MONOTONIC
 	   ns. */
@@ -118,9 +129,20 @@ enum vmm_op {
 	/* Event: the VM is over; the VMM exits next. arg0 enum vmm_exit_reason, arg1 exit code.
 	   Text: for a person. */
 	VMM_EVENT_EXITED = 0x103,
+
+	/* Event: the guest is at a limit of VMM_OP_LIMITS. Sent when it is hit, but not more than
+	 * once a second; what is hit in between comes with the next. Counts since CREATE: arg0 disk
+	 * requests that had to wait, arg1 console bytes dropped, arg2 vsock connections refused. */
+	VMM_EVENT_LIMITED = 0x104,
 };
 
 #define VMM_CONNECTS_MAX 64
+
+/* The most that VMM_OP_LIMITS takes: arg0 to arg4, arg5, arg6; and the least of arg6. */
+#define VMM_LIMIT_RATE_MAX	  GIB(8)
+#define VMM_LIMIT_CONNECTIONS_MAX 256
+#define VMM_LIMIT_VSOCK_BYTES_MAX MIB(16)
+#define VMM_LIMIT_VSOCK_BYTES_MIN KIB(4)
 
 enum vmm_create_flags {
 	/* Map the memory shared and writable (boot), not private (restore). */

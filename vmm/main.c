@@ -96,6 +96,21 @@ static int on_vsock_connect(void *userdata, uint64_t id, uint32_t port)
 	return base_message_send(VMM_CONTROL_FD, &event, NULL, 0);
 }
 
+/* On any thread. */
+static void on_limited(void *userdata, const struct vmm_limit_hits *hits)
+{
+	struct base_message event;
+
+	(void)userdata;
+	memset(&event, 0, BASE_MESSAGE_HEADER_BYTES);
+	event.op = VMM_EVENT_LIMITED;
+	event.arg[0] = hits->disk_waits;
+	event.arg[1] = hits->console_dropped;
+	event.arg[2] = hits->vsock_refused;
+	/* Failing: as in on_entered(). */
+	(void)base_message_send(VMM_CONTROL_FD, &event, NULL, 0);
+}
+
 static bool is_abandoned(void *userdata)
 {
 	struct pollfd control = { .fd = VMM_CONTROL_FD };
@@ -388,6 +403,7 @@ static int handle_save(struct program *program, struct request *request)
 static int handle_counters(struct program *program, struct request *request)
 {
 	const struct vmm_counters *counters = &program->vm.counters;
+	struct vmm_limit_hits hits;
 	int r = expect_fds(request, 0, 0);
 
 	if (r < 0) {
@@ -401,7 +417,28 @@ static int handle_counters(struct program *program, struct request *request)
 		request->reply.arg[4] =
 			vmm_virtio_balloon_returned_bytes(program->vm.devices[VMM_SLOT_BALLOON]);
 	}
+	vmm_vm_limit_hits(&program->vm, &hits);
+	request->reply.arg[5] = hits.disk_waits;
+	request->reply.arg[6] = hits.console_dropped;
+	request->reply.arg[7] = hits.vsock_refused;
 	return 0;
+}
+
+static int handle_limits(struct program *program, struct request *request)
+{
+	const uint64_t *arg = request->message->arg;
+	const struct vmm_limits limits = { arg[0], arg[1], arg[2], arg[3], arg[4], arg[5], arg[6] };
+	enum vmm_vm_state state = program->vm.state;
+	int r;
+
+	r = expect_fds(request, 0, 0);
+	if (r < 0) {
+		return r;
+	}
+	if (state == VMM_VM_NEW || state == VMM_VM_BROKEN) {
+		return wrong_state(request, "there is no VM to be limited");
+	}
+	return vmm_vm_set_limits(&program->vm, &limits, &request->error);
 }
 
 /* No reply: it is one itself. */
@@ -441,6 +478,8 @@ static int dispatch(struct program *program, struct request *request)
 		return handle_save(program, request);
 	case VMM_OP_COUNTERS:
 		return handle_counters(program, request);
+	case VMM_OP_LIMITS:
+		return handle_limits(program, request);
 	default:
 		return base_error_set(&request->error, -ENOSYS, "unknown operation %u",
 				      request->message->op);
@@ -455,6 +494,15 @@ static void serve(struct program *program, struct request *request)
 	request->reply.sequence = request->message->sequence;
 	if (request->message->op == VMM_OP_CONNECTED) {
 		handle_connected(program, request);
+		return;
+	}
+	if (request->message->op == VMM_OP_LIMITS && request->message->sequence == 0) {
+		r = handle_limits(program, request);
+		if (r < 0 && program->vm.state != VMM_VM_BROKEN) {
+			/* Better no VM than one without its limits. */
+			log_error("%s", request->error.text);
+			stop(program, EXIT_FAILURE);
+		}
 		return;
 	}
 	if (request->message->sequence == 0) {
@@ -612,6 +660,7 @@ int main(void)
 	const struct vmm_vm_callbacks callbacks = {
 		.entered = on_entered,
 		.vsock_connect = on_vsock_connect,
+		.limited = on_limited,
 		.abandoned = is_abandoned,
 		.userdata = &program,
 	};

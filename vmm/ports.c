@@ -38,8 +38,13 @@ void vmm_ports_write(struct vmm_vm *vm, uint16_t port, const void *data, unsigne
 	uint8_t value = *(const uint8_t *)data;
 
 	if (is_serial(port)) {
+		uint64_t limited_bytes = vm->serial.limited_bytes;
+
 		if (length == 1) {
 			vmm_serial_write(&vm->serial, port - VMM_SERIAL_PORT, value);
+		}
+		if (vm->serial.limited_bytes != limited_bytes) {
+			vmm_vm_limited(vm);
 		}
 	} else if (port == VMM_PORT_EXIT) {
 		vmm_vm_end(vm, VMM_EXIT_GUEST, value, "the guest ended the VM with code %u", value);

@@ -5,12 +5,13 @@
  *
  * A byte written to the transmitter leaves at once, so the transmitter is always empty. The console
  * descriptor is shared with the process that reads it, so it is not switched to non-blocking;
- * poll() before each write keeps a full pipe from stopping the VM: the byte is dropped and counted.
- * Runs under the device lock.
+ * poll() before each write keeps a full pipe from stopping the VM: the byte is dropped and counted,
+ * as is one beyond the rate that the console may have. Runs under the device lock.
  */
 
 #include "vmm/serial.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 #include <errno.h>
@@ -85,6 +86,14 @@ static void put(struct vmm_serial *serial, uint8_t byte)
 
 	if (serial->console_fd < 0) {
 		return;
+	}
+	/* The guest does not notice: a line that sends more slowly would hold its vCPU. */
+	if (serial->limit.rate > 0) {
+		if (vmm_ratelimit_wait_ns(&serial->limit, 1, base_clock_monotonic_ns()) > 0) {
+			serial->limited_bytes++;
+			return;
+		}
+		vmm_ratelimit_take(&serial->limit, 1);
 	}
 	if (serial->console_is_file && serial->console_bytes >= VMM_CONSOLE_MAX_BYTES) {
 		if (ftruncate(serial->console_fd, 0) < 0 ||

@@ -3,11 +3,13 @@
 
 /*
  * A 16550A serial port, as much of it as a console needs: what the guest sends goes to the console
- * descriptor; nothing is ever received but in loopback mode. Everything runs under the device lock.
+ * descriptor as far as its limit goes, the rest is dropped and counted; nothing is ever received
+ * but in loopback mode. Everything runs under the device lock.
  */
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "vmm/ratelimit.h"
 
 #include <stdbool.h>
 
@@ -22,7 +24,9 @@ struct vmm_serial {
 	int console_fd; /* owned; -1 for none */
 	bool console_is_file;
 	uint64_t console_bytes;
-	uint64_t dropped_bytes; /* that the console had no room for */
+	uint64_t dropped_bytes;	    /* that the console had no room for */
+	struct vmm_ratelimit limit; /* of console bytes; the owner sets it */
+	uint64_t limited_bytes;	    /* dropped since they were beyond it */
 	void (*raise)(void *userdata, unsigned irq);
 	void *userdata;
 

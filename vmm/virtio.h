@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "vmm/loop.h"
 #include "vmm/memory.h"
+#include "vmm/ratelimit.h"
 
 /* Where devices are: device n at VMM_VIRTIO_MMIO_BASE + n * VMM_VIRTIO_MMIO_STRIDE, interrupt
  * VMM_VIRTIO_IRQ_BASE + n. */
@@ -22,6 +23,13 @@
 #define VMM_VIRTIO_DEVICES_MAX 8
 #define VMM_VIRTIO_QUEUE_NOTIFY \
 	0x050 /* register offset; the VM core puts ioeventfds there, datamatch = queue */
+
+/* What the disks of a VM may do together. A request that has no tokens stays in its queue. */
+struct vmm_disk_limits {
+	struct vmm_ratelimit bytes;
+	struct vmm_ratelimit operations;
+	uint64_t waits; /* requests that had to wait */
+};
 
 struct vmm_virtio; /* one device: transport state, queues, and the device behind it */
 
@@ -34,6 +42,9 @@ struct vmm_virtio_host {
 	/* The guest wants a connection to host port `port`; answered with
 	 * vmm_virtio_vsock_connected(). -EBUSY refuses. */
 	int (*vsock_connect)(void *userdata, uint64_t id, uint32_t port);
+	/* A limit was hit; a counter says which. Optional. */
+	void (*limited)(void *userdata);
+	struct vmm_disk_limits *disk_limits; /* NULL: none */
 	void *userdata;
 };
 
@@ -56,6 +67,17 @@ BASE_DEFINE_CLEANUP(struct vmm_virtio *, vmm_virtio_free)
 int vmm_virtio_vsock_attach(struct vmm_virtio *device, int stream, uint32_t port);
 void vmm_virtio_vsock_connected(struct vmm_virtio *device, uint64_t id, int result, int stream);
 void vmm_virtio_vsock_refuse(struct vmm_virtio *device);
+
+/*
+ * vsock only: how many connections there may be, and how many bytes the VMM may come to hold of
+ * them (0: VMM_LIMIT_CONNECTIONS_MAX, VMM_LIMIT_VSOCK_BYTES_MAX). Of those that are
+ * there already none is ended. limited: how often the guest or the host was refused one since.
+ */
+void vmm_virtio_vsock_limit(struct vmm_virtio *device, unsigned connections, uint64_t bytes);
+uint64_t vmm_virtio_vsock_limited(const struct vmm_virtio *device);
+
+/* Block only: the limits have changed, a request that waits is looked at again. */
+void vmm_virtio_block_limits_changed(struct vmm_virtio *device);
 
 /* Balloon only: what the guest has given back since the device was made, each time counted. */
 uint64_t vmm_virtio_balloon_returned_bytes(const struct vmm_virtio *device);

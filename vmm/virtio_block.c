@@ -8,6 +8,11 @@
  * loop, write the status byte and give the chain back. The ring is made for the first request: a
  * restored VM that never touches its disk does not pay for one.
  *
+ * A disk that is limited looks at the cost of a request before anything of it is begun. One that
+ * cannot be paid for now goes back to where it was, the guest's own queue, and so do all behind it;
+ * a timer of the loop fetches it again. So nothing waits here that a reset, a pause or a snapshot
+ * would have to know of.
+ *
  * Failures: a request that makes no sense (sector out of range, write to a read-only disk, odd
  * length) is answered with a status and never reaches the file; host errors become
  * VIRTIO_BLK_S_IOERR; a chain without room for a status byte breaks the device.
@@ -19,6 +24,7 @@
 
 #include "vmm/virtio_block.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 #include <errno.h>
@@ -122,6 +128,11 @@ static int start_range(struct vmm_block *block, struct vmm_block_request *reques
 	request->fallocate_mode = FALLOC_FL_KEEP_SIZE;
 	if (request->type == VMM_BLOCK_WRITE_ZEROES && !(flags & RANGE_FLAG_UNMAP)) {
 		request->fallocate_mode |= FALLOC_FL_ZERO_RANGE;
+		/* The host may really have to write them. */
+		if (block->virtio.host->disk_limits) {
+			vmm_ratelimit_take(&block->virtio.host->disk_limits->bytes,
+					   request->left_bytes);
+		}
 	} else {
 		request->fallocate_mode |= FALLOC_FL_PUNCH_HOLE;
 	}
@@ -167,8 +178,54 @@ static int dispatch(struct vmm_block *block, struct vmm_block_request *request, 
 	}
 }
 
-/* Starts or answers the request in the device's chain. False: the device is broken. True with
- * *ret_done when a chain was given back. */
+static void on_timer(struct vmm_timer *timer)
+{
+	struct vmm_block *block = timer->userdata;
+
+	block->is_waiting = false;
+	vmm_virtio_kick(&block->virtio, 0);
+}
+
+static void stop_waiting(struct vmm_block *block)
+{
+	block->is_waiting = false;
+	vmm_loop_disarm(block->virtio.host->loop, &block->timer);
+}
+
+/* Pays for the request in the device's chain, or goes to wait until it can. */
+static bool pay(struct vmm_block *block, uint32_t type)
+{
+	const struct vmm_virtio_host *host = block->virtio.host;
+	const struct vmm_virtio_chain *chain = &block->virtio.chain;
+	struct vmm_disk_limits *limits = host->disk_limits;
+	uint64_t bytes = 0, now_ns, wait_ns;
+
+	if (!limits || (limits->bytes.rate == 0 && limits->operations.rate == 0)) {
+		return true;
+	}
+	if (type == VMM_BLOCK_IN || type == VMM_BLOCK_OUT) {
+		bytes = MIN(type == VMM_BLOCK_IN ? chain->in_bytes : chain->out_bytes,
+			    BLOCK_REQUEST_BYTES_MAX);
+	}
+	now_ns = base_clock_monotonic_ns();
+	wait_ns = MAX(vmm_ratelimit_wait_ns(&limits->bytes, bytes, now_ns),
+		      vmm_ratelimit_wait_ns(&limits->operations, 1, now_ns));
+	if (wait_ns > 0) {
+		block->is_waiting = true;
+		vmm_loop_arm(host->loop, &block->timer, now_ns + wait_ns);
+		limits->waits++;
+		if (host->limited) {
+			host->limited(host->userdata);
+		}
+		return false;
+	}
+	vmm_ratelimit_take(&limits->bytes, bytes);
+	vmm_ratelimit_take(&limits->operations, 1);
+	return true;
+}
+
+/* Starts or answers the request in the device's chain. False: it has to wait, or the device is
+ * broken. True with *ret_done when a chain was given back. */
 static bool serve(struct vmm_block *block, bool *ret_done)
 {
 	const struct vmm_virtio_chain *chain = &block->virtio.chain;
@@ -184,6 +241,10 @@ static bool serve(struct vmm_block *block, bool *ret_done)
 		return false;
 	}
 	request.type = base_load_u32(header);
+	if (!pay(block, request.type)) {
+		vmm_virtio_queue_unpop(&block->virtio.queues[0]);
+		return false;
+	}
 	request.status = (uint8_t *)last->iov_base + last->iov_len - 1;
 	r = dispatch(block, &request, base_load_u64(header + 8), chain->in_bytes - 1);
 	if (r <= 0) {
@@ -202,8 +263,8 @@ static void block_notify(struct vmm_virtio *device, unsigned queue)
 	unsigned taken = 0;
 	bool done = false;
 
-	while (block->in_flight < VMM_BLOCK_QUEUE_SIZE && taken < VMM_BLOCK_QUEUE_SIZE &&
-	       vmm_virtio_pop(device, queue)) {
+	while (!block->is_waiting && block->in_flight < VMM_BLOCK_QUEUE_SIZE &&
+	       taken < VMM_BLOCK_QUEUE_SIZE && vmm_virtio_pop(device, queue)) {
 		if (!serve(block, &done)) {
 			break;
 		}
@@ -225,6 +286,7 @@ static void block_reset(struct vmm_virtio *device)
 {
 	struct vmm_block *block = block_of(device);
 
+	stop_waiting(block);
 	block->discarding = true;
 	vmm_block_wait(block);
 	block->discarding = false;
@@ -234,6 +296,8 @@ static int block_drain(struct vmm_virtio *device)
 {
 	struct vmm_block *block = block_of(device);
 
+	/* The resume looks at the queue anew. */
+	stop_waiting(block);
 	if (block->in_flight > 0) {
 		vmm_block_wait(block);
 		vmm_virtio_queue_interrupt(device, 0);
@@ -354,6 +418,17 @@ int vmm_virtio_block_new(const struct vmm_virtio_host *host, unsigned slot, int 
 		return r;
 	}
 	block->fd = fd;
+	block->timer = (struct vmm_timer){ .fn = on_timer, .userdata = block };
 	*ret_device = &TAKE_PTR(block)->virtio;
 	return 0;
+}
+
+void vmm_virtio_block_limits_changed(struct vmm_virtio *device)
+{
+	struct vmm_block *block = block_of(device);
+
+	if (block->is_waiting) {
+		stop_waiting(block);
+		vmm_virtio_kick(device, 0);
+	}
 }

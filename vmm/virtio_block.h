@@ -43,6 +43,11 @@ struct vmm_block {
 	struct vmm_source ring_source; /* the ring's own descriptor: readable with a completion */
 	unsigned in_flight;
 	bool discarding; /* a reset: completions stay off guest memory */
+
+	/* The next request of the queue has no tokens yet: nothing is taken out before the timer
+	 * says so. */
+	bool is_waiting;
+	struct vmm_timer timer;
 };
 
 /* An operation in flight; what it needs of the chain, copied. */

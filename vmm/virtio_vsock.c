@@ -121,6 +121,7 @@ static void handle_request(struct vmm_vsock *vsock, const struct vmm_vsock_heade
 	}
 	if (!connection) {
 		vmm_vsock_reset_guest(vsock, header->dst_port, header->src_port);
+		vmm_vsock_count_refusal(vsock);
 		return;
 	}
 	connection->id = id;
@@ -164,7 +165,7 @@ static void handle_data(struct vmm_vsock_connection *connection,
 			const struct vmm_virtio_chain *chain, const struct vmm_vsock_header *header)
 {
 	struct iovec payload[VMM_VIRTIO_QUEUE_SIZE_MAX];
-	uint32_t room = VMM_VSOCK_BUFFER_BYTES - (connection->received - connection->forwarded);
+	uint32_t room = connection->buffer_size - (connection->received - connection->forwarded);
 	unsigned n;
 
 	if (connection->state == VMM_VSOCK_CLOSING) {
@@ -481,6 +482,8 @@ int vmm_virtio_vsock_new(const struct vmm_virtio_host *host, unsigned slot, uint
 	vsock->virtio.config_size = sizeof(vsock->config);
 	vsock->listener.fd = -1;
 	vsock->last_host_port = VMM_VSOCK_HOST_PORT_FIRST - 1;
+	vsock->connections_max = VMM_VSOCK_CONNECTIONS_MAX;
+	vsock->buffer_bytes_max = VMM_LIMIT_VSOCK_BYTES_MAX;
 	TAILQ_INIT(&vsock->connections);
 	TAILQ_INIT(&vsock->ready);
 	r = vmm_virtio_init(&vsock->virtio, &vsock_ops, host, slot, error);
@@ -496,6 +499,20 @@ int vmm_virtio_vsock_new(const struct vmm_virtio_host *host, unsigned slot, uint
 	return 0;
 }
 
+void vmm_virtio_vsock_limit(struct vmm_virtio *device, unsigned connections, uint64_t bytes)
+{
+	struct vmm_vsock *vsock = vsock_of(device);
+
+	vsock->connections_max = connections > 0 ? connections : VMM_VSOCK_CONNECTIONS_MAX;
+	vsock->buffer_bytes_max = bytes > 0 ? bytes : VMM_LIMIT_VSOCK_BYTES_MAX;
+	vmm_vsock_listener_watch(vsock);
+}
+
+uint64_t vmm_virtio_vsock_limited(const struct vmm_virtio *device)
+{
+	return CONTAINER_OF(device, const struct vmm_vsock, virtio)->refused;
+}
+
 int vmm_virtio_vsock_attach(struct vmm_virtio *device, int stream, uint32_t port)
 {
 	struct vmm_vsock *vsock = vsock_of(device);
@@ -507,6 +524,7 @@ int vmm_virtio_vsock_attach(struct vmm_virtio *device, int stream, uint32_t port
 	}
 	connection = vmm_vsock_connection_new(vsock, stream, VMM_VSOCK_REQUESTED);
 	if (!connection) {
+		vmm_vsock_count_refusal(vsock);
 		return -EBUSY;
 	}
 	connection->attached = true;

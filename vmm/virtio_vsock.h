@@ -9,7 +9,9 @@
  * A connection is known to the guest by a pair of ports. Bytes from the guest go straight to the
  * socket; what it does not take waits in a buffer whose size is the credit that the guest gets.
  * Bytes to the guest stay in the socket until the guest has credit and a receive buffer for them,
- * so nothing is lost and nobody buffers without bound.
+ * so nothing is lost and nobody buffers without bound. What the buffers of all connections may come
+ * to is promised out of one sum (vmm_virtio_vsock_limit()): the bound holds if no host reads at
+ * all.
  */
 
 #include "vmm/control.h"
@@ -56,12 +58,17 @@ struct vmm_vsock_header {
 
 /* The most connections, half-closed and half-open ones included. The guest's next request is
  * refused, the host's next client waits in the listener's backlog. */
-#define VMM_VSOCK_CONNECTIONS_MAX 256
+#define VMM_VSOCK_CONNECTIONS_MAX VMM_LIMIT_CONNECTIONS_MAX
 
 /* At most VMM_CONNECTS_MAX of the guest's requests wait for the VM's owner; more are refused. */
 
-/* What the guest may send ahead of the host's reader, for each connection. */
-#define VMM_VSOCK_BUFFER_BYTES 65536u
+/* What the guest may send ahead of the host's reader, for each connection; the last that the limit
+ * of the VM has room for get less, but not less than a page. */
+#define VMM_VSOCK_BUFFER_BYTES	   65536u
+#define VMM_VSOCK_BUFFER_BYTES_MIN 4096u
+_Static_assert(VMM_LIMIT_VSOCK_BYTES_MIN == VMM_VSOCK_BUFFER_BYTES_MIN, "room for one");
+_Static_assert(VMM_LIMIT_VSOCK_BYTES_MAX == VMM_VSOCK_CONNECTIONS_MAX * VMM_VSOCK_BUFFER_BYTES,
+	       "room for all");
 
 /* The most payload of one packet, either way. */
 #define VMM_VSOCK_PACKET_BYTES_MAX 65536u
@@ -130,7 +137,8 @@ struct vmm_vsock_connection {
 	uint32_t received;	 /* bytes */
 	uint32_t forwarded;	 /* of these, on their way to the reader */
 	uint32_t forwarded_told; /* of these, known to the guest */
-	uint8_t *buffer;	 /* a ring of VMM_VSOCK_BUFFER_BYTES, made when first needed */
+	uint8_t *buffer;	 /* a ring of buffer_size, made when first needed */
+	uint32_t buffer_size;	 /* the credit that the guest was promised */
 	uint32_t buffer_start;
 	uint32_t buffer_bytes;
 
@@ -160,6 +168,10 @@ struct vmm_vsock {
 	struct vmm_vsock_list connections;
 	struct vmm_vsock_list ready; /* has a packet for the guest; served in turn */
 	unsigned n_connections;
+	unsigned connections_max;	      /* the limits of this VM */
+	uint64_t buffer_bytes_max;	      /* of what is promised below */
+	uint64_t promised_bytes;	      /* the buffer_size of all connections */
+	uint64_t refused;		      /* connections beyond the limits */
 	struct vmm_vsock_connection *serving; /* cleared when it is freed meanwhile */
 	uint64_t last_id;
 	unsigned n_asked; /* connections that the VM's owner has been asked for and not answered;
@@ -216,5 +228,9 @@ int vmm_vsock_connection_write(struct vmm_vsock_connection *connection, const st
 void vmm_vsock_connection_greet(struct vmm_vsock_connection *connection);
 /* Applies what the guest shut down, once the buffer is empty. May free the connection. */
 void vmm_vsock_connection_settle(struct vmm_vsock_connection *connection);
+/* A guest's or the owner's connection was refused. */
+void vmm_vsock_count_refusal(struct vmm_vsock *vsock);
+/* Whether the limits allow another connection. */
+bool vmm_vsock_has_room(const struct vmm_vsock *vsock);
 /* Watches the listener while there is room for another connection. */
 void vmm_vsock_listener_watch(struct vmm_vsock *vsock);

@@ -99,8 +99,8 @@ static bool owes_credit(const struct vmm_vsock_connection *connection)
 	uint32_t news = connection->forwarded - connection->forwarded_told;
 
 	return connection->state == VMM_VSOCK_ESTABLISHED && news > 0 &&
-	       unseen > VMM_VSOCK_BUFFER_BYTES / 2 &&
-	       (connection->buffer_bytes == 0 || news >= VMM_VSOCK_BUFFER_BYTES / 4);
+	       unseen > connection->buffer_size / 2 &&
+	       (connection->buffer_bytes == 0 || news >= connection->buffer_size / 4);
 }
 
 void vmm_vsock_wake(struct vmm_vsock_connection *connection)
@@ -142,7 +142,7 @@ static int write_packet(struct vmm_vsock_connection *connection, const struct io
 		.type = VMM_VSOCK_TYPE_STREAM,
 		.op = op,
 		.flags = flags,
-		.buffer_bytes = VMM_VSOCK_BUFFER_BYTES,
+		.buffer_bytes = connection->buffer_size,
 		.forwarded = connection->forwarded,
 	};
 

@@ -39,12 +39,29 @@
 
 static void connection_ready(struct vmm_source *source, uint32_t events);
 
+bool vmm_vsock_has_room(const struct vmm_vsock *vsock)
+{
+	/* The limits may have been lowered below what there is. */
+	return vsock->n_connections < vsock->connections_max &&
+	       vsock->promised_bytes + VMM_VSOCK_BUFFER_BYTES_MIN <= vsock->buffer_bytes_max;
+}
+
+void vmm_vsock_count_refusal(struct vmm_vsock *vsock)
+{
+	const struct vmm_virtio_host *host = vsock->virtio.host;
+
+	vsock->refused++;
+	if (host->limited) {
+		host->limited(host->userdata);
+	}
+}
+
 struct vmm_vsock_connection *vmm_vsock_connection_new(struct vmm_vsock *vsock, int fd,
 						      enum vmm_vsock_state state)
 {
 	struct vmm_vsock_connection *connection = NULL;
 
-	if (vsock->n_connections < VMM_VSOCK_CONNECTIONS_MAX) {
+	if (vmm_vsock_has_room(vsock)) {
 		connection = calloc(1, sizeof(*connection));
 	}
 	if (!connection) {
@@ -53,6 +70,9 @@ struct vmm_vsock_connection *vmm_vsock_connection_new(struct vmm_vsock *vsock, i
 	}
 	connection->vsock = vsock;
 	connection->state = state;
+	connection->buffer_size = (uint32_t)MIN((uint64_t)VMM_VSOCK_BUFFER_BYTES,
+						vsock->buffer_bytes_max - vsock->promised_bytes);
+	vsock->promised_bytes += connection->buffer_size;
 	connection->source =
 		(struct vmm_source){ .fd = fd, .fn = connection_ready, .userdata = connection };
 	TAILQ_INSERT_TAIL(&vsock->connections, connection, all);
@@ -98,6 +118,7 @@ void vmm_vsock_connection_free(struct vmm_vsock_connection *connection)
 	}
 	TAILQ_REMOVE(&vsock->connections, connection, all);
 	vsock->n_connections--;
+	vsock->promised_bytes -= connection->buffer_size;
 	if (vsock->serving == connection) {
 		vsock->serving = NULL;
 	}
@@ -190,10 +211,10 @@ static void buffer_append(struct vmm_vsock_connection *connection, const struct 
 			  unsigned n_iov, uint32_t offset, uint32_t size)
 {
 	uint32_t end =
-		(connection->buffer_start + connection->buffer_bytes) % VMM_VSOCK_BUFFER_BYTES;
-	uint32_t first = MIN(size, VMM_VSOCK_BUFFER_BYTES - end);
+		(connection->buffer_start + connection->buffer_bytes) % connection->buffer_size;
+	uint32_t first = MIN(size, connection->buffer_size - end);
 
-	assert(size <= VMM_VSOCK_BUFFER_BYTES - connection->buffer_bytes);
+	assert(size <= connection->buffer_size - connection->buffer_bytes);
 	vmm_virtio_iov_read(iov, n_iov, offset, connection->buffer + end, first);
 	vmm_virtio_iov_read(iov, n_iov, (uint64_t)offset + first, connection->buffer, size - first);
 	connection->buffer_bytes += size;
@@ -235,7 +256,7 @@ int vmm_vsock_connection_write(struct vmm_vsock_connection *connection, const st
 		return 0;
 	}
 	if (!connection->buffer) {
-		connection->buffer = malloc(VMM_VSOCK_BUFFER_BYTES);
+		connection->buffer = malloc(connection->buffer_size);
 		if (!connection->buffer) {
 			return -ENOMEM;
 		}
@@ -248,7 +269,7 @@ static void flush(struct vmm_vsock_connection *connection)
 {
 	while (connection->buffer_bytes > 0) {
 		uint32_t first = MIN(connection->buffer_bytes,
-				     VMM_VSOCK_BUFFER_BYTES - connection->buffer_start);
+				     connection->buffer_size - connection->buffer_start);
 		struct iovec iov[] = {
 			{ connection->buffer + connection->buffer_start, first },
 			{ connection->buffer, connection->buffer_bytes - first },
@@ -262,7 +283,7 @@ static void flush(struct vmm_vsock_connection *connection)
 			return;
 		}
 		connection->buffer_start =
-			(connection->buffer_start + (uint32_t)n) % VMM_VSOCK_BUFFER_BYTES;
+			(connection->buffer_start + (uint32_t)n) % connection->buffer_size;
 		connection->buffer_bytes -= (uint32_t)n;
 	}
 }
@@ -434,8 +455,7 @@ static void listener_ready(struct vmm_source *source, uint32_t events)
 void vmm_vsock_listener_watch(struct vmm_vsock *vsock)
 {
 	bool wanted = vsock->listener.fd >= 0 && vmm_virtio_is_active(&vsock->virtio) &&
-		      vsock->virtio.run == VMM_VIRTIO_RUNNING &&
-		      vsock->n_connections < VMM_VSOCK_CONNECTIONS_MAX;
+		      vsock->virtio.run == VMM_VIRTIO_RUNNING && vmm_vsock_has_room(vsock);
 
 	vsock->listener.fn = listener_ready;
 	vsock->listener.userdata = vsock;

@@ -31,6 +31,8 @@
 
 #define ABANDON_CHECK_S 1
 
+#define LIMITED_INTERVAL_NS NSEC_PER_SEC
+
 int vmm_config_check(const struct vmm_config *config, struct base_error *error)
 {
 	if (config->memory_bytes < VMM_MEMORY_MIN_BYTES ||
@@ -75,6 +77,11 @@ static int connect_from_guest(void *userdata, uint64_t id, uint32_t port)
 	return vm->callbacks.vsock_connect(vm->callbacks.userdata, id, port);
 }
 
+static void on_limited(void *userdata)
+{
+	vmm_vm_limited(userdata);
+}
+
 int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct vmm_loop *loop,
 		const struct vmm_vm_callbacks *callbacks, struct base_error *error)
 {
@@ -95,6 +102,8 @@ int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct v
 		.loop = loop,
 		.raise = raise_irq,
 		.vsock_connect = connect_from_guest,
+		.limited = on_limited,
+		.disk_limits = &vm->disk_limits,
 		.userdata = vm,
 	};
 	pthread_mutex_init(&vm->run_lock, NULL);
@@ -367,6 +376,61 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 	vm->state = VMM_VM_CREATED;
 	*ret_times = times;
 	return 0;
+}
+
+int vmm_vm_set_limits(struct vmm_vm *vm, const struct vmm_limits *limits, struct base_error *error)
+{
+	uint64_t now_ns = base_clock_monotonic_ns();
+
+	if (limits->disk_bytes > VMM_LIMIT_RATE_MAX ||
+	    limits->disk_bytes_burst > VMM_LIMIT_RATE_MAX ||
+	    limits->disk_operations > VMM_LIMIT_RATE_MAX ||
+	    limits->disk_operations_burst > VMM_LIMIT_RATE_MAX ||
+	    limits->console_bytes > VMM_LIMIT_RATE_MAX) {
+		return base_error_set(error, -EINVAL, "limits: a rate or burst above %llu",
+				      (unsigned long long)VMM_LIMIT_RATE_MAX);
+	}
+	if (limits->vsock_connections > VMM_LIMIT_CONNECTIONS_MAX ||
+	    limits->vsock_bytes > VMM_LIMIT_VSOCK_BYTES_MAX ||
+	    (limits->vsock_bytes > 0 && limits->vsock_bytes < VMM_LIMIT_VSOCK_BYTES_MIN)) {
+		return base_error_set(error, -EINVAL,
+				      "limits: vsock connections or bytes out of range");
+	}
+	vmm_ratelimit_set(&vm->disk_limits.bytes, limits->disk_bytes, limits->disk_bytes_burst,
+			  now_ns);
+	vmm_ratelimit_set(&vm->disk_limits.operations, limits->disk_operations,
+			  limits->disk_operations_burst, now_ns);
+	vmm_ratelimit_set(&vm->serial.limit, limits->console_bytes, 0, now_ns);
+	vmm_virtio_vsock_limit(vm->devices[VMM_SLOT_VSOCK], (unsigned)limits->vsock_connections,
+			       limits->vsock_bytes);
+	for (unsigned slot = VMM_SLOT_DISK; slot < vm->n_devices; slot++) {
+		vmm_virtio_block_limits_changed(vm->devices[slot]);
+	}
+	return 0;
+}
+
+void vmm_vm_limit_hits(const struct vmm_vm *vm, struct vmm_limit_hits *ret_hits)
+{
+	*ret_hits = (struct vmm_limit_hits){
+		.disk_waits = vm->disk_limits.waits,
+		.console_dropped = vm->serial.limited_bytes,
+	};
+	if (vm->n_devices > VMM_SLOT_VSOCK) {
+		ret_hits->vsock_refused = vmm_virtio_vsock_limited(vm->devices[VMM_SLOT_VSOCK]);
+	}
+}
+
+void vmm_vm_limited(struct vmm_vm *vm)
+{
+	uint64_t now_ns = base_clock_monotonic_ns();
+	struct vmm_limit_hits hits;
+
+	if (vm->limited_ns > 0 && now_ns - vm->limited_ns < LIMITED_INTERVAL_NS) {
+		return;
+	}
+	vm->limited_ns = now_ns;
+	vmm_vm_limit_hits(vm, &hits);
+	vm->callbacks.limited(vm->callbacks.userdata, &hits);
 }
 
 int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error)

@@ -62,6 +62,17 @@ struct vmm_counters {
 	uint64_t exits, port_exits, mmio_exits, stepped;
 };
 
+/* What VMM_OP_LIMITS sets; its arguments in their order. */
+struct vmm_limits {
+	uint64_t disk_bytes, disk_bytes_burst, disk_operations, disk_operations_burst;
+	uint64_t console_bytes, vsock_connections, vsock_bytes;
+};
+
+/* How often each was hit; VMM_EVENT_LIMITED. */
+struct vmm_limit_hits {
+	uint64_t disk_waits, console_dropped, vsock_refused;
+};
+
 /* CLOCK_MONOTONIC ns after each step of vmm_vm_create(). */
 struct vmm_create_times {
 	uint64_t start_ns, vm_ns, memslot_ns, vcpus_ns, devices_ns;
@@ -84,6 +95,8 @@ struct vmm_vm_callbacks {
 	void (*entered)(void *userdata, uint64_t monotonic_ns);
 	/* The guest wants a connection to a host port; see struct vmm_virtio_host. */
 	int (*vsock_connect)(void *userdata, uint64_t id, uint32_t port);
+	/* The guest is at a limit: now and then. Any thread, with the device lock. */
+	void (*limited)(void *userdata, const struct vmm_limit_hits *hits);
 	/* Whether nobody is left who could be waiting for this VM. */
 	bool (*abandoned)(void *userdata);
 	void *userdata;
@@ -124,6 +137,8 @@ struct vmm_vm {
 	unsigned n_devices;
 	struct vmm_vcpu vcpus[VMM_VCPUS_MAX];
 	struct vmm_counters counters; /* exits: atomic, without a lock */
+	struct vmm_disk_limits disk_limits;
+	uint64_t limited_ns; /* when the owner was told of a limit; 0: never */
 	bool is_over;
 	enum vmm_exit_reason over_reason;
 	int over_code;
@@ -146,6 +161,12 @@ int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct v
 int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
 		  uint64_t fingerprint, struct vmm_create_times *ret_times,
 		  struct base_error *error);
+
+/* Sets all limits of a VM that has been created. 0, or -EINVAL with nothing changed. */
+int vmm_vm_set_limits(struct vmm_vm *vm, const struct vmm_limits *limits, struct base_error *error);
+void vmm_vm_limit_hits(const struct vmm_vm *vm, struct vmm_limit_hits *ret_hits);
+/* A limit was hit: tells the owner unless it was told a moment ago. */
+void vmm_vm_limited(struct vmm_vm *vm);
 
 /* Lets the vCPUs run. 0 or -errno. */
 int vmm_vm_resume(struct vmm_vm *vm, struct base_error *error);

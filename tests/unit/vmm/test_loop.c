@@ -4,9 +4,11 @@
 
 #include "vmm/loop.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -211,6 +213,66 @@ static void refuses_what_epoll_refuses(void **state)
 	vmm_loop_remove(&f->loop, &source); /* never added: allowed */
 }
 
+struct alarm {
+	struct vmm_timer timer;
+	struct fixture *f;
+	unsigned calls;
+	uint64_t again_ns; /* arm anew for so much later, until the third call */
+};
+
+static void ring(struct vmm_timer *timer)
+{
+	struct alarm *alarm = timer->userdata;
+
+	assert_int_equal(timer->deadline_ns, 0);
+	alarm->calls++;
+	if (alarm->again_ns > 0 && alarm->calls < 3) {
+		vmm_loop_arm(&alarm->f->loop, timer, base_clock_monotonic_ns() + alarm->again_ns);
+	} else {
+		alarm->f->loop.stop = true;
+	}
+}
+
+static void rings_when_it_is_time(void **state)
+{
+	struct fixture *f = *state;
+	struct alarm alarm = { .timer = { ring, &alarm }, .f = f, .again_ns = 3 * NSEC_PER_MSEC };
+	struct alarm never = { .timer = { ring, &never }, .f = f };
+	uint64_t start_ns = base_clock_monotonic_ns();
+
+	vmm_loop_arm(&f->loop, &never.timer, start_ns + NSEC_PER_MSEC);
+	vmm_loop_arm(&f->loop, &alarm.timer, start_ns + 2 * NSEC_PER_MSEC);
+	vmm_loop_disarm(&f->loop, &never.timer);
+	vmm_loop_disarm(&f->loop, &never.timer); /* not armed: allowed */
+	assert_int_equal(vmm_loop_run(&f->loop), 0);
+	assert_int_equal(alarm.calls, 3);
+	assert_int_equal(never.calls, 0);
+	assert_true(base_clock_monotonic_ns() - start_ns >= 8 * NSEC_PER_MSEC);
+}
+
+static void waits_for_the_first_timer(void **state)
+{
+	struct fixture *f = *state;
+	struct alarm late = { .timer = { ring, &late }, .f = f };
+	struct alarm early = { .timer = { ring, &early }, .f = f };
+
+	assert_int_equal(vmm_loop_timeout_ms(&f->loop, 5), -1);
+	vmm_loop_arm(&f->loop, &late.timer, UINT64_MAX);
+	assert_int_equal(vmm_loop_timeout_ms(&f->loop, 0), INT_MAX);
+	vmm_loop_arm(&f->loop, &early.timer, NSEC_PER_SEC);
+	vmm_loop_arm(&f->loop, &early.timer, 2 * NSEC_PER_SEC); /* anew */
+	assert_int_equal(vmm_loop_timeout_ms(&f->loop, 2 * NSEC_PER_SEC - 1), 1);
+	assert_int_equal(vmm_loop_timeout_ms(&f->loop, NSEC_PER_SEC), 1000);
+	assert_int_equal(vmm_loop_timeout_ms(&f->loop, 3 * NSEC_PER_SEC), 0);
+	vmm_loop_expire(&f->loop, 2 * NSEC_PER_SEC - 1);
+	assert_int_equal(early.calls, 0);
+	vmm_loop_expire(&f->loop, 2 * NSEC_PER_SEC);
+	vmm_loop_expire(&f->loop, 3 * NSEC_PER_SEC);
+	assert_int_equal(early.calls, 1);
+	assert_int_equal(late.calls, 0);
+	vmm_loop_disarm(&f->loop, &late.timer);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -220,6 +282,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(changes_what_is_watched, setup, teardown),
 		cmocka_unit_test_setup_teardown(survives_another_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_what_epoll_refuses, setup, teardown),
+		cmocka_unit_test_setup_teardown(rings_when_it_is_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(waits_for_the_first_timer, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "vmm/serial.h"
 
@@ -126,13 +127,42 @@ static void test_state(void **state)
 	vmm_serial_deinit(&serial);
 }
 
+/* Beyond its rate bytes are dropped and counted, and everything else is as ever. */
+static void test_limit(void **state)
+{
+	_cleanup_fd_ int console = -1;
+	struct vmm_serial serial;
+	struct stat info;
+
+	start(&serial, &console);
+	vmm_serial_write(&serial, 1, 0x02);
+	(void)vmm_serial_read(&serial, 2);
+	/* One byte in 8 s: the test does not last so long. */
+	vmm_ratelimit_set(&serial.limit, 1, 100, base_clock_monotonic_ns() + 8 * NSEC_PER_SEC);
+	for (unsigned i = 0; i < 1000; i++) {
+		unsigned before = raised;
+
+		vmm_serial_write(&serial, 0, 'x');
+		assert_int_equal(raised, before + 1);
+		assert_int_equal(vmm_serial_read(&serial, 2) & 0x0f, 0x02);
+	}
+	assert_int_equal(fstat(console, &info), 0);
+	assert_int_equal(info.st_size, 100);
+	assert_int_equal(serial.limited_bytes, 900);
+	assert_int_equal(serial.dropped_bytes, 0);
+	/* Time fills it again. */
+	vmm_ratelimit_set(&serial.limit, 1, 100, 0);
+	vmm_serial_write(&serial, 0, 'x');
+	assert_int_equal(serial.limited_bytes, 900);
+	vmm_serial_deinit(&serial);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_output),
-		cmocka_unit_test(test_interrupts),
-		cmocka_unit_test(test_loopback),
-		cmocka_unit_test(test_state),
+		cmocka_unit_test(test_output),	 cmocka_unit_test(test_interrupts),
+		cmocka_unit_test(test_loopback), cmocka_unit_test(test_state),
+		cmocka_unit_test(test_limit),
 	};
 
 	return cmocka_run_group_tests_name("vmm-serial", tests, NULL, NULL);

@@ -27,6 +27,7 @@ static void carries_both_ways(void **state)
 	struct guest guest = vsock_establish(f, 1024, &fd);
 
 	assert_true(guest.host_port >= 0x40000000);
+	assert_int_equal(guest.peer_buffer, DEVICE_BUFFER);
 	vsock_say(fd, "hello guest");
 	vsock_expect(f, RW, &packet);
 	assert_int_equal(packet.src_port, guest.host_port);
@@ -215,6 +216,94 @@ static void limits_connections(void **state)
 		close(fds[i]);
 	}
 	driver_settle(&f->driver);
+}
+
+/* A guest's request for a connection; what the device answers. */
+static uint16_t ask(struct fixture *f, uint32_t guest_port, struct packet *packet)
+{
+	struct guest guest = { .host_port = 7000, .port = guest_port };
+
+	vsock_reply(f, &guest, REQUEST, 0);
+	vsock_receive(f, packet);
+	return packet->op;
+}
+
+/* A guest that opens connections in a loop, beside a host that opens some, too. */
+static void refuses_a_flood_of_the_guest(void **state)
+{
+	struct fixture *f = *state;
+	struct guest guest;
+	struct packet packet;
+	int fds[3], peers[5];
+
+	vmm_virtio_vsock_limit(f->driver.device, 8, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+		vsock_establish(f, 10 + i, &fds[i]);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(peers); i++) {
+		int pair[2];
+
+		assert_int_equal(
+			socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
+			0);
+		f->connect_stream = pair[0];
+		peers[i] = pair[1];
+		assert_int_equal(ask(f, 100 + i, &packet), RESPONSE);
+	}
+	f->connect_stream = -1;
+	f->connects = 0;
+	for (unsigned i = 0; i < 1000; i++) {
+		assert_int_equal(ask(f, 1000 + i, &packet), RST);
+		assert_int_equal(packet.dst_port, 1000 + i);
+	}
+	assert_int_equal(f->connects, 0); /* nobody was asked */
+	assert_int_equal(vmm_virtio_vsock_limited(f->driver.device), 1000);
+	assert_int_equal(f->driver.limited, 1000);
+	assert_int_equal(vmm_virtio_vsock_attach(f->driver.device, dup(fds[0]), 3), -EBUSY);
+	assert_int_equal(vmm_virtio_vsock_limited(f->driver.device), 1001);
+	/* Those that are open go on, and when one ends there is room for one. */
+	guest = (struct guest){ .host_port = 7000, .port = 100 };
+	vsock_send_data(f, &guest, "still here", 10);
+	vsock_hear(peers[0], "still here");
+	close(fds[0]);
+	vsock_expect(f, SHUTDOWN, &packet);
+	guest = (struct guest){ .host_port = packet.src_port, .port = packet.dst_port };
+	vsock_reply(f, &guest, RST, 0);
+	f->connect_result = -ECONNREFUSED;
+	assert_int_equal(ask(f, 5000, &packet), RST);
+	assert_int_equal(f->connects, 1); /* refused by the host this time */
+	for (unsigned i = 0; i < ARRAY_SIZE(peers); i++) {
+		close(peers[i]);
+	}
+	close(fds[1]);
+	close(fds[2]);
+}
+
+static void a_lowered_limit_ends_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct guest guests[4];
+	struct packet packet;
+	int fds[4], waiting;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+		guests[i] = vsock_establish(f, 10 + i, &fds[i]);
+	}
+	vmm_virtio_vsock_limit(f->driver.device, 1, VMM_LIMIT_VSOCK_BYTES_MIN);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+		vsock_send_data(f, &guests[i], "fine", 4);
+		vsock_hear(fds[i], "fine");
+	}
+	assert_int_equal(ask(f, 900, &packet), RST);
+	waiting = vsock_client(f);
+	vsock_say(waiting, "CONNECT 77\n");
+	vsock_expect_nothing(f);
+	vmm_virtio_vsock_limit(f->driver.device, 0, 0);
+	vsock_accept_request(f, 77);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+		close(fds[i]);
+	}
+	close(waiting);
 }
 
 static void drops_or_resets_bad_packets(void **state)
@@ -505,6 +594,8 @@ int main(void)
 		TEST(opens_connections_for_the_guest),
 		TEST(refuses_connections_of_the_guest),
 		TEST(limits_connections),
+		TEST(refuses_a_flood_of_the_guest),
+		TEST(a_lowered_limit_ends_nothing),
 		TEST(drops_or_resets_bad_packets),
 		TEST(bounds_what_its_owner_is_asked),
 		TEST(breaks_on_tiny_receive_buffers),

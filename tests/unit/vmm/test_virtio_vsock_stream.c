@@ -230,7 +230,7 @@ static void flow_send(struct fixture *f, struct flow *flow, uint64_t total)
 
 	/* The guest, as far as its credit goes. */
 	uint32_t on_the_way = (uint32_t)flow->guest_sent - flow->guest.peer_forwarded;
-	uint64_t credit = DEVICE_BUFFER - on_the_way;
+	uint64_t credit = flow->guest.peer_buffer - on_the_way;
 	uint64_t n = MIN(total - flow->guest_sent, (uint64_t)sizeof(bytes));
 
 	n = MIN(n, credit);
@@ -389,6 +389,86 @@ static void waits_for_receive_buffers(void **state)
 	close(fd);
 }
 
+/* Connections whose hosts never read: the guest is held by its credit, all of them together never
+ * make the device hold more than its limit, and then there are no more. */
+static void holds_no_more_than_its_limit(void **state)
+{
+	struct fixture *f = *state;
+	const uint32_t limit = DEVICE_BUFFER * 2 + 5000;
+	static const uint32_t promised[] = { DEVICE_BUFFER, DEVICE_BUFFER, 5000 };
+	static const uint8_t bytes[TX_BYTES];
+	struct packet packet;
+	int peers[3];
+
+	vmm_virtio_vsock_limit(f->driver.device, 0, limit);
+	for (unsigned i = 0; i < ARRAY_SIZE(peers); i++) {
+		struct guest guest = { .host_port = 7000, .port = 100 + i };
+		int pair[2], size = 1;
+		uint64_t sent = 0;
+
+		assert_int_equal(
+			socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
+			0);
+		setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+		peers[i] = pair[1];
+		f->connect_stream = pair[0];
+		vsock_reply(f, &guest, REQUEST, 0);
+		vsock_expect(f, RESPONSE, &packet);
+		assert_int_equal(packet.buffer, promised[i]);
+		/* As much as the credit allows: what the socket took was forwarded and gives new
+		 * credit, up to what the device holds. */
+		for (;;) {
+			uint32_t room = packet.buffer - (guest.sent - packet.forwarded);
+
+			while (vsock_try_receive(f, &packet)) {
+				room = packet.buffer - (guest.sent - packet.forwarded);
+			}
+			if (room == 0) {
+				break;
+			}
+			room = MIN(room, 3000u);
+			vsock_send_data(f, &guest, bytes, room);
+			sent += room;
+			driver_settle(&f->driver);
+			assert_true(sent < MIB(4));
+		}
+		vsock_expect_nothing(f);
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		struct guest guest = { .host_port = 7000, .port = 500 + i };
+
+		vsock_reply(f, &guest, REQUEST, 0);
+		vsock_expect(f, RST, &packet);
+	}
+	assert_int_equal(vmm_virtio_vsock_limited(f->driver.device), 20);
+	/* A reader that wakes up gets all of it, and its guest goes on. */
+	for (size_t got = 0; got < DEVICE_BUFFER;) {
+		uint8_t scratch[8192];
+		ssize_t n = recv(peers[0], scratch, sizeof(scratch), MSG_DONTWAIT);
+
+		got += n > 0 ? (size_t)n : 0;
+		driver_turn(&f->driver, n > 0 ? 0 : 10);
+	}
+	vsock_expect(f, CREDIT_UPDATE, &packet);
+	assert_int_equal(packet.dst_port, 100);
+	for (unsigned i = 0; i < ARRAY_SIZE(peers); i++) {
+		close(peers[i]);
+	}
+}
+
+/* A small ring wraps as a large one does. */
+static void carries_through_a_small_buffer(void **state)
+{
+	struct fixture *f = *state;
+	struct flow flow = { .salt = 9 };
+
+	vmm_virtio_vsock_limit(f->driver.device, 1, VMM_LIMIT_VSOCK_BYTES_MIN + 77);
+	flow.guest = vsock_establish(f, 1024, &flow.fd);
+	assert_int_equal(flow.guest.peer_buffer, VMM_LIMIT_VSOCK_BYTES_MIN + 77);
+	carry(f, &flow, 1, KIB(512), 999);
+	close(flow.fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, vsock_setup, vsock_teardown)
 
 int main(void)
@@ -401,6 +481,8 @@ int main(void)
 		TEST(carries_ten_mebibytes),
 		TEST(carries_many_connections),
 		TEST(waits_for_receive_buffers),
+		TEST(holds_no_more_than_its_limit),
+		TEST(carries_through_a_small_buffer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,13 @@ static void count_interrupt(void *userdata, unsigned irq)
 	driver->interrupts++;
 }
 
+static void count_limited(void *userdata)
+{
+	struct driver *driver = userdata;
+
+	driver->limited++;
+}
+
 void driver_init(struct driver *driver)
 {
 	*driver = (struct driver){ .memory_fd = -1, .next_free = 0x1000 };
@@ -36,6 +43,7 @@ void driver_init(struct driver *driver)
 		.memory = &driver->memory,
 		.loop = &driver->loop,
 		.raise = count_interrupt,
+		.limited = count_limited,
 		.userdata = driver,
 	};
 }
@@ -236,16 +244,21 @@ uint32_t driver_wait(struct driver *driver, unsigned queue, uint16_t head)
 
 bool driver_turn(struct driver *driver, int timeout_ms)
 {
+	int timer_ms = vmm_loop_timeout_ms(&driver->loop, base_clock_monotonic_ns());
 	struct epoll_event event;
+	bool any;
 
-	if (epoll_wait(driver->loop.epoll_fd, &event, 1, timeout_ms) != 1) {
-		return false;
+	if (timer_ms >= 0) {
+		timeout_ms = MIN(timeout_ms, timer_ms);
 	}
+	any = epoll_wait(driver->loop.epoll_fd, &event, 1, timeout_ms) == 1;
+	if (any) {
+		struct vmm_source *source = event.data.ptr;
 
-	struct vmm_source *source = event.data.ptr;
-
-	source->fn(source, event.events);
-	return true;
+		source->fn(source, event.events);
+	}
+	vmm_loop_expire(&driver->loop, base_clock_monotonic_ns());
+	return any;
 }
 
 void driver_settle(struct driver *driver)

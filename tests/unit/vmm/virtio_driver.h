@@ -58,6 +58,7 @@ struct driver {
 	struct vmm_virtio *device; /* set by the test, freed by driver_deinit() */
 	gpa_t next_free;	   /* guest memory is only ever handed out */
 	unsigned interrupts;
+	unsigned limited; /* how often a device said so */
 	struct driver_queue queues[DRIVER_QUEUES_MAX];
 };
 
@@ -102,7 +103,8 @@ bool driver_used(struct driver *driver, unsigned queue, uint16_t *ret_head, uint
 /* Runs the loop until there is one; fails the test after five seconds. */
 uint32_t driver_wait(struct driver *driver, unsigned queue, uint16_t head);
 
-/* One turn of the loop: what is ready within timeout_ms is served. Returns whether anything was. */
+/* One turn of the loop: what is ready within timeout_ms is served, and then the timers. Returns
+ * whether anything was ready. */
 bool driver_turn(struct driver *driver, int timeout_ms);
 /* Turns until nothing is ready any more. */
 void driver_settle(struct driver *driver);
