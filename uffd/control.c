@@ -6,7 +6,8 @@
  * The socket does not block. While a message waits for room in it no request is taken, so a manager
  * that does not read is not read either, and what is kept stays small: the replies to what is under
  * way. A request that cannot be honoured is answered with the reason; its descriptors are closed. A
- * packet that is no request, or a closed socket, ends the pager. Main thread.
+ * packet that is no request ends the pager. A closed socket means that the manager is gone: what it
+ * asked for last is not answered. Main thread.
  */
 
 #include "uffd/pager.h"
@@ -51,7 +52,7 @@ void uffd_control_arm(struct uffd_pager *pager)
 {
 	struct uffd_control *control = &pager->control;
 
-	if (!control->armed) {
+	if (!control->armed && !control->orphaned) {
 		control->armed = true;
 		uffd_ring_poll(&pager->ring, control->socket,
 			       base_list_is_empty(&control->queue) ? POLLIN : POLLOUT,
@@ -63,7 +64,11 @@ void uffd_control_arm(struct uffd_pager *pager)
 
 static void close_with(struct uffd_control *control, int r, const char *what)
 {
-	if (!control->closed && r != -EPIPE && r != -ECONNRESET) {
+	if (r == -EPIPE || r == -ECONNRESET) {
+		control->orphaned = true;
+		return;
+	}
+	if (!control->closed) {
 		log_error("control socket: %s: %s", what, strerror(-r));
 	}
 	control->closed = true;
@@ -86,6 +91,11 @@ static void keep(struct uffd_control *control, const struct base_message *messag
 void uffd_control_send(struct uffd_pager *pager, const struct base_message *message)
 {
 	struct uffd_control *control = &pager->control;
+
+	if (control->orphaned) {
+		return;
+	}
+
 	int r = base_list_is_empty(&control->queue)
 			? base_message_send(control->socket, message, NULL, 0)
 			: -EAGAIN;
@@ -265,7 +275,7 @@ void uffd_control_ready(struct uffd_pager *pager)
 
 	control->armed = false;
 	send_waiting(control);
-	for (unsigned i = 0; i < REQUESTS_A_ROUND && !control->closed; i++) {
+	for (unsigned i = 0; i < REQUESTS_A_ROUND && !control->closed && !control->orphaned; i++) {
 		struct base_message message;
 		int fds[BASE_MESSAGE_FDS_MAX];
 		size_t n_fds = 0;

@@ -7,8 +7,8 @@
  *
  * Transport: base/message.h over the socket that is descriptor PAGER_CONTROL_FD in the pager. The
  * pager opens nothing but a second, O_DIRECT descriptor of the files it was given: everything it
- * touches arrives here. When the socket closes, it exits. Replies may come in any order; the
- * sequence says whose they are.
+ * touches arrives here. When the socket closes it fills what VMs wait for, without a limit, drops
+ * their registrations, and exits. Replies may come in any order; the sequence says whose they are.
  *
  * The life of an image:
  *

@@ -5,11 +5,15 @@
  *
  * Happy path: check the host, make the ring, start the workers; then, round after round, start the
  * reads that are due, wait for completions, and hand each to whom it is about. Before the main
- * thread sleeps it does itself what is urgent and undone. The manager ends the pager by closing the
- * control socket.
+ * thread sleeps it does itself what is urgent and undone. The manager ends the pager by killing it.
  *
  * Failure: without io_uring, or where memfds are made of huge pages, it says so and exits with 1;
  * so it does when the ring or the socket breaks. The manager starts another, which begins anew.
+ * Without a manager, whose socket has closed, it takes nothing new, fills every image that VMs use
+ * as fast as it can, lets them go and ends: leased VMs outlive the manager, and nobody else can
+ * bring their pages. An image that fails then leaves its VMs waiting; the manager's successor ends
+ * them.
+ *
  * Shut-down: the workers finish what they have in hand, the ring cancels what is under way, and the
  * kernel takes back the rest. VMs that wait go on waiting, since their own processes hold the
  * userfaultfd as well.
@@ -110,10 +114,19 @@ static uint64_t advance_images(struct uffd_pager *pager)
 	return deadline_ns;
 }
 
+/* VMs may outlive the manager, so the pager stays until they miss nothing any more. */
+static bool is_over(struct uffd_pager *pager)
+{
+	if (pager->control.orphaned) {
+		uffd_images_orphaned(pager);
+	}
+	return pager->control.closed || (pager->control.orphaned && uffd_images_done(pager));
+}
+
 static int serve(struct uffd_pager *pager, struct base_error *error)
 {
 	await_jobs(pager);
-	while (!pager->control.closed) {
+	while (!is_over(pager)) {
 		uint64_t advance_ns = advance_images(pager);
 		uint64_t schedule_ns = uffd_schedule(pager);
 		uint64_t deadline_ns = pager->again ? 0 : MIN(advance_ns, schedule_ns);

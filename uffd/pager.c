@@ -406,6 +406,33 @@ static void release_vms(struct uffd_image *image)
 	image->state = UFFD_IMAGE_SEALING;
 }
 
+void uffd_images_orphaned(struct uffd_pager *pager)
+{
+	BASE_LIST_FOR_EACH(link, &pager->images)
+	{
+		struct uffd_image *image = CONTAINER_OF(link, struct uffd_image, link);
+
+		image->background_bytes_per_s = 0;
+		image->background_ns = 0;
+		if (base_list_is_empty(&image->vms) && image->state == UFFD_IMAGE_FILLING) {
+			uffd_image_gone(image, 0);
+		}
+	}
+}
+
+bool uffd_images_done(const struct uffd_pager *pager)
+{
+	BASE_LIST_FOR_EACH(link, &pager->images)
+	{
+		const struct uffd_image *image = CONTAINER_OF(link, struct uffd_image, link);
+
+		if (image->state != UFFD_IMAGE_COMPLETE && image->state != UFFD_IMAGE_FAILED) {
+			return false;
+		}
+	}
+	return true;
+}
+
 uint64_t uffd_image_advance(struct uffd_image *image)
 {
 	if (image->state == UFFD_IMAGE_FILLING && image->missing_bytes == 0 &&

@@ -162,7 +162,8 @@ struct uffd_control {
 	int socket;		/* borrowed */
 	struct base_link queue; /* messages that the socket did not take yet */
 	bool armed;
-	bool closed; /* the manager is gone, or there is no memory to answer it */
+	bool orphaned; /* the manager is gone: nothing is taken or said any more */
+	bool closed;   /* there is no memory to answer it, or it is no manager */
 };
 
 struct uffd_pager {
@@ -204,6 +205,11 @@ void uffd_image_gone(struct uffd_image *image, uint64_t sequence);
 /* Goes on to the next state if it is time. Returns when to be called again at the latest, or
  * UINT64_MAX. */
 uint64_t uffd_image_advance(struct uffd_image *image);
+/* Nobody is going to tell anything of the images any more: ends those that no VM uses and fills the
+ * others as fast as can be. */
+void uffd_images_orphaned(struct uffd_pager *pager);
+/* Of an orphaned pager: no image is being filled any more. */
+bool uffd_images_done(const struct uffd_pager *pager);
 /* Pages of chunk n are in the memfd now. */
 void uffd_image_present(struct uffd_image *image, uint64_t n, uint16_t pages,
 			bool from_working_set);

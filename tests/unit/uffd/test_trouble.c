@@ -292,6 +292,59 @@ static void test_pager_dies(void **state)
 	close(memfd);
 }
 
+/* The manager is gone: the VM that waits, and what it has not touched yet, is served to the end in
+ * spite of the limit; what nobody uses is not. */
+static void test_orphaned(void **state)
+{
+	struct scene *scene = *state;
+	struct fake_vm_order first, all;
+
+	scene_publish_mixed(scene, MIB(24));
+	first = scene_order(scene, scene->n_pages - 40, 1);
+	first.count = 1;
+	all = scene_order(scene, 0, 1);
+
+	int used = scene_image(scene, 1, NO_BACKGROUND),
+	    unused = scene_image(scene, 2, NO_BACKGROUND);
+	struct fake_vm vm = fake_vm_start(used, scene->bytes);
+
+	assert_false(scene_attach(scene, 1, 1, &vm));
+	fake_vm_ask(&vm, first);
+	scene_check(scene, &vm, first);
+	assert_int_equal(fcntl(used, F_GET_SEALS) & F_SEAL_WRITE, 0);
+	/* Closes the socket and waits for the pager's end. */
+	uffd_client_free(TAKE_PTR(scene->client));
+	assert_int_equal(fcntl(used, F_GET_SEALS) & F_SEAL_WRITE, F_SEAL_WRITE);
+	assert_int_equal(fcntl(unused, F_GET_SEALS) & F_SEAL_WRITE, 0);
+	fake_vm_ask(&vm, all);
+	scene_check(scene, &vm, all);
+	assert_int_equal(fixture_compare(scene->source_fd, used, scene->bytes), 0);
+	fake_vm_end(&vm);
+	close(used);
+	close(unused);
+}
+
+/* The image that is used turns out to be rotten: the pager does not stay for it. */
+static void test_orphaned_and_rotten(void **state)
+{
+	struct scene *scene = *state;
+
+	scene_publish_mixed(scene, MIB(24));
+
+	int file = open_memory_file(scene), memfd;
+	struct fake_vm vm;
+
+	flip_byte(file, last_stored(scene)->offset + 1);
+	memfd = scene_image(scene, 1, NO_BACKGROUND);
+	vm = fake_vm_start(memfd, scene->bytes);
+	assert_false(scene_attach(scene, 1, 1, &vm));
+	uffd_client_free(TAKE_PTR(scene->client));
+	assert_int_equal(fcntl(memfd, F_GET_SEALS) & F_SEAL_WRITE, 0);
+	fake_vm_end(&vm);
+	close(memfd);
+	close(file);
+}
+
 static unsigned count_fds(pid_t pid)
 {
 	char path[64];
@@ -601,6 +654,8 @@ int main(void)
 		TROUBLE(test_memfd_that_cannot_be_written),
 		TROUBLE(test_sealed_already),
 		TROUBLE(test_fault_taken_by_a_dead_pager),
+		TROUBLE(test_orphaned),
+		TROUBLE(test_orphaned_and_rotten),
 		TROUBLE(test_pager_dies),
 		TROUBLE(test_vms_die),
 		TROUBLE(test_image_gone_while_filling),
