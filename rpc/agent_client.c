@@ -217,7 +217,8 @@ static void encode_env(struct rpc_encoder *encoder, char *const *env)
 static void encode_exec(struct rpc_encoder *encoder, const struct warmbox_exec_params *params)
 {
 	rpc_encode_map(encoder, 1u + (params->env != NULL) + (params->cwd != NULL) +
-					params->want_stdin + params->make_resident);
+					params->want_stdin + params->make_resident +
+					(params->max_output_bytes > 0));
 	rpc_encode_str(encoder, "argv");
 	rpc_encode_array(encoder, count(params->argv));
 	for (size_t i = 0; params->argv[i]; i++) {
@@ -234,6 +235,9 @@ static void encode_exec(struct rpc_encoder *encoder, const struct warmbox_exec_p
 	}
 	if (params->make_resident) {
 		rpc_encode_key_bool(encoder, "resident", true);
+	}
+	if (params->max_output_bytes > 0) {
+		rpc_encode_key_uint(encoder, "max_output_bytes", params->max_output_bytes);
 	}
 }
 

@@ -187,10 +187,13 @@ WARMBOX_PUBLIC int warmbox_agent_ping(struct warmbox_agent *agent, int timeout_m
 				      uint64_t *ret_generation, struct warmbox_error *error);
 
 struct warmbox_exec_params {
-	char *const *argv;  /* NULL-terminated; 1 to 256 strings */
-	char *const *env;   /* "KEY=VALUE", NULL-terminated; NULL: only the agent's default */
-	const char *cwd;    /* NULL: "/" */
-	bool want_stdin;    /* false: /dev/null */
+	char *const *argv; /* NULL-terminated; 1 to 256 strings */
+	char *const *env;  /* "KEY=VALUE", NULL-terminated; NULL: only the agent's default */
+	const char *cwd;   /* NULL: "/" */
+	bool want_stdin;   /* false: /dev/null */
+	uint64_t max_output_bytes; /* of stdout and stderr together, 0: no limit. A program that
+				      writes more is killed; the request fails with
+				      WARMBOX_EXHAUSTED. */
 	bool make_resident; /* template builder: start it as the resident process. It ends with
 			       WARMBOX_EVENT_ANSWER when the process is warm. */
 };

@@ -186,9 +186,12 @@ static void respond_not_started(struct agent_connection *connection, uint32_t id
 void agent_exec_serve(struct agent_connection *connection, const struct agent_rpc_message *message)
 {
 	struct agent_rpc_field fields[] = {
-		{ "argv", MSGPACK_OBJECT_ARRAY, true }, { "env", MSGPACK_OBJECT_MAP },
-		{ "cwd", MSGPACK_OBJECT_STR },		{ "stdin", MSGPACK_OBJECT_BOOLEAN },
+		{ "argv", MSGPACK_OBJECT_ARRAY, true },
+		{ "env", MSGPACK_OBJECT_MAP },
+		{ "cwd", MSGPACK_OBJECT_STR },
+		{ "stdin", MSGPACK_OBJECT_BOOLEAN },
 		{ "resident", MSGPACK_OBJECT_BOOLEAN },
+		{ "max_output_bytes", MSGPACK_OBJECT_POSITIVE_INTEGER },
 	};
 	const msgpack_object_map no_env = { 0 };
 	_cleanup_(image_deinit) struct image image = { 0 };
@@ -198,6 +201,7 @@ void agent_exec_serve(struct agent_connection *connection, const struct agent_rp
 	int r = agent_rpc_fields(message->params, fields, ARRAY_SIZE(fields), text);
 
 	if (r == 0) {
+		params.output_max_bytes = fields[5].value ? fields[5].value->via.u64 : UINT64_MAX;
 		params.resident = fields[4].value && fields[4].value->via.boolean;
 		/* The resident process is given its input by whoever attaches. */
 		params.with_stdin =
@@ -245,6 +249,7 @@ int agent_exec_touch(struct agent_connection *connection, uint32_t id, const cha
 		.path = AGENT_DEFAULT_PATH,
 		.cwd = "/",
 		.touch = true,
+		.output_max_bytes = UINT64_MAX,
 	};
 
 	return agent_process_start(connection, &params, ret_step);

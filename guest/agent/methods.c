@@ -50,8 +50,11 @@ static void serve_resident(struct agent_connection *connection,
 			   const struct agent_rpc_message *message)
 {
 	struct agent_process *resident = connection->server->resident;
+	struct agent_rpc_field fields[] = {
+		{ "max_output_bytes", MSGPACK_OBJECT_POSITIVE_INTEGER },
+	};
 
-	if (!get_fields(connection, message, NULL, 0)) {
+	if (!get_fields(connection, message, fields, ARRAY_SIZE(fields))) {
 		return;
 	}
 	if (!resident) {
@@ -61,6 +64,9 @@ static void serve_resident(struct agent_connection *connection,
 		agent_connection_respond_error(connection, message->id, "already_exists",
 					       "the resident process is taken");
 	} else {
+		if (fields[0].value) {
+			agent_process_limit_output(resident, fields[0].value->via.u64);
+		}
 		agent_process_attach(resident, connection, message->id);
 	}
 }

@@ -8,6 +8,9 @@
  * The end of output is the end of the process: what it wrote before is in the pipes by then. A
  * program that it left behind in the background goes on, but nobody reads its output any more.
  *
+ * A process that says more than its request allows is killed, and the request is answered with an
+ * error once it is over; what it said up to the limit has been passed on.
+ *
  * A process whose connection goes away is killed with its session at once; the object stays among
  * the orphans until it has been reaped. One thread.
  */
@@ -19,6 +22,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -192,6 +196,12 @@ static void process_free(struct agent_process *process)
 	free(process);
 }
 
+void agent_process_limit_output(struct agent_process *process, uint64_t max_bytes)
+{
+	process->output_max_bytes = max_bytes;
+	process->output_left_bytes = max_bytes;
+}
+
 static struct agent_process *process_new(struct agent_server *server)
 {
 	struct agent_process *process = calloc(1, sizeof(*process));
@@ -209,6 +219,7 @@ static struct agent_process *process_new(struct agent_server *server)
 	process->out_write_fd = -1;
 	process->err_write_fd = -1;
 	process->in.ready = true;
+	agent_process_limit_output(process, UINT64_MAX);
 	return process;
 }
 
@@ -325,6 +336,7 @@ int agent_process_start(struct agent_connection *connection,
 	}
 	process->id = params->id;
 	process->touch = params->touch;
+	agent_process_limit_output(process, params->output_max_bytes);
 	process->state = params->resident ? AGENT_PROCESS_STARTING : AGENT_PROCESS_RUNNING;
 	process->connection = connection;
 	base_list_append(&connection->processes, &process->link);
@@ -426,6 +438,20 @@ size_t agent_process_write(struct agent_process *process, const uint8_t *data, s
 	return process->in.source.fd < 0 ? size : taken;
 }
 
+/* Of n bytes of output: how many may be passed on. */
+static size_t within_limit(struct agent_process *process, size_t n)
+{
+	if (n > process->output_left_bytes) {
+		process->output_exceeded = true;
+		agent_process_signal(process, SIGKILL);
+		n = (size_t)process->output_left_bytes;
+	}
+	if (process->output_max_bytes != UINT64_MAX) {
+		process->output_left_bytes -= n;
+	}
+	return n;
+}
+
 /* Moves what there is, up to one notification. 1: more may be there and there was room; 0: empty;
  * -ENOBUFS: no room. */
 static int stream_move(struct agent_stream *stream, const char *method)
@@ -440,7 +466,7 @@ static int stream_move(struct agent_stream *stream, const char *method)
 	uint8_t *out;
 	ssize_t n;
 
-	if (!stream->ready) {
+	if (!stream->ready || process->output_exceeded) {
 		return 0;
 	}
 	out = agent_connection_reserve(process->connection, HEADER_BYTES + GUEST_OUTPUT_MAX_BYTES);
@@ -454,6 +480,10 @@ static int stream_move(struct agent_stream *stream, const char *method)
 	}
 	if (process->touch) {
 		return stream->ready;
+	}
+	n = (ssize_t)within_limit(process, (size_t)n);
+	if (n == 0) {
+		return 0;
 	}
 	if (process->over) {
 		stream->tail_bytes += (size_t)n;
@@ -480,6 +510,13 @@ static void respond_end(struct agent_process *process)
 {
 	msgpack_packer packer;
 
+	if (process->output_exceeded) {
+		agent_connection_respond_error(process->connection, process->id, "exhausted",
+					       "the program wrote more than the %" PRIu64
+					       " bytes of max_output_bytes, and was killed",
+					       process->output_max_bytes);
+		return;
+	}
 	agent_connection_begin_response(process->connection, process->id, &packer);
 	msgpack_pack_map(&packer, 1);
 	if (WIFSIGNALED(process->status)) {

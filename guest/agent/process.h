@@ -48,6 +48,10 @@ struct agent_process {
 	/* The program's ends of the output pipes. Kept so that all is closed with one call at the
 	 * end; the end is told by SIGCHLD, not by the pipes. */
 	int out_write_fd, err_write_fd;
+
+	/* How much both streams together may still say. */
+	uint64_t output_max_bytes, output_left_bytes; /* UINT64_MAX: no limit */
+	bool output_exceeded; /* there was more: it was killed, and nothing is read any more */
 };
 
 struct agent_process_params {
@@ -58,6 +62,7 @@ struct agent_process_params {
 	const char *cwd;
 	bool with_stdin;
 	bool resident;
+	uint64_t output_max_bytes; /* UINT64_MAX: no limit */
 	/* The program runs for what running it does to the memory of the guest, and the request is
 	 * an `identity`: output is dropped, and the answer, which is the last thing done, is that
 	 * it ended well. */
@@ -77,6 +82,9 @@ int agent_process_prepare_next(struct agent_server *server);
 
 /* The process of a request that is still open on the connection, or NULL. */
 struct agent_process *agent_process_find(struct agent_connection *connection, uint32_t id);
+
+/* Another limit for what is said from now on. */
+void agent_process_limit_output(struct agent_process *process, uint64_t max_bytes);
 
 /* Makes the waiting resident process a request of the connection. */
 void agent_process_attach(struct agent_process *process, struct agent_connection *connection,

@@ -74,6 +74,13 @@ class Programs(unittest.TestCase):
         self.assertEqual((result, len(out)), ({"code": 0}, 4 << 20), err)
         self.assertEqual(hashlib.sha256(out).digest(), hashlib.sha256(b"x" * (4 << 20)).digest())
 
+    def test_too_much_output_is_cut(self):
+        with self.assertRaises(RpcError) as caught:
+            self.sh("while :; do echo and on; done", max_output_bytes=100)
+        self.assertEqual(caught.exception.code, "exhausted")
+        self.assertIn("max_output_bytes", caught.exception.message)
+        self.assertEqual(self.sh("echo fine", max_output_bytes=5)[:2], ({"code": 0}, b"fine\n"))
+
     def test_closing_the_connection_kills(self):
         with connect_agent(self.lease["socket"]) as other:
             other.send("exec", {"argv": ["/bin/sleep", "4242"]})

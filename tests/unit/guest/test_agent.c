@@ -895,6 +895,96 @@ static void connections_are_limited(void **state)
 	}
 }
 
+/* Output that goes on and on is cut at the byte, whatever stream it is on, and its writer killed.
+ */
+static void output_is_limited(void **state)
+{
+	static const struct {
+		const char *script;
+		int64_t max;
+		bool exceeds;
+	} cases[] = {
+		{ "exec yes", 100000, true },
+		{ "exec yes >&2", 5, true },
+		{ "yes & exec yes >&2", 70000, true },
+		{ "printf x", 0, true },
+		{ "printf 12345; printf 67890 >&2", 9, true },
+		{ "printf 12345; printf 67890 >&2", 10, false },
+		{ "true", 0, false },
+		{ "head -c 200000 /dev/zero", 200000, false },
+		{ "head -c 200001 /dev/zero", 200000, true },
+	};
+	unsigned fds;
+
+	run(ARGV("true"), &(struct outcome){});
+	fds = fds_at_rest();
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct outcome outcome;
+
+		client_request(&client, 7, "exec", "argv", 'a', SH(cases[i].script),
+			       "max_output_bytes", 'i', cases[i].max, NULL);
+		client_wait(&client, 7, &outcome);
+		assert_string_equal(outcome.error, cases[i].exceeds ? "exhausted" : "");
+		if (cases[i].exceeds) {
+			assert_non_null(strstr(outcome.message, "max_output_bytes"));
+			assert_int_equal(outcome.out_size + outcome.err_size, cases[i].max);
+		} else {
+			assert_int_equal(outcome.code, 0);
+		}
+	}
+	WAIT_UNTIL(fds_at_rest() == fds);
+}
+
+/* A program that lives on after it was cut would still be counted; so would its request. */
+static void a_limited_program_is_gone(void **state)
+{
+	struct outcome outcome;
+
+	client_request(&client, 7, "exec", "argv", 'a',
+		       SH("trap '' TERM PIPE HUP; while :; do echo $$; done"), "max_output_bytes",
+		       'i', INT64_C(1000), NULL);
+	client_wait(&client, 7, &outcome);
+	assert_string_equal(outcome.error, "exhausted");
+	errno = 0;
+	assert_int_equal(kill((pid_t)strtol(outcome.out, NULL, 10), 0), -1);
+	assert_int_equal(errno, ESRCH);
+	client_request(&client, 7, "kill", "id", 'i', INT64_C(7), "signal", 'i', INT64_C(9), NULL);
+	assert_error("not_found");
+}
+
+static void the_claimants_limit_counts(void **state)
+{
+	struct outcome outcome;
+
+	client_request(&client, 7, "exec", "argv", 'a', SH("echo >&3; cat"), "resident", 'b', true,
+		       NULL);
+	client_wait(&client, 7, &outcome);
+	assert_string_equal(outcome.error, "");
+	client_request(&client, 7, "resident", "max_output_bytes", 'i', INT64_C(4), NULL);
+	client_request(&client, -1, "stdin", "id", 'i', INT64_C(7), "data", 'd', "12345", (size_t)5,
+		       NULL);
+	client_wait(&client, 7, &outcome);
+	assert_string_equal(outcome.error, "exhausted");
+	assert_string_equal(outcome.out, "1234");
+}
+
+static void processes_are_limited(void **state)
+{
+	struct outcome outcome;
+
+	for (unsigned i = 0; i < AGENT_PROCESSES_MAX; i++) {
+		client_request(&client, 100 + i, "exec", "argv", 'a', ARGV("sleep", "1000"), NULL);
+	}
+	run(ARGV("true"), &outcome);
+	assert_string_equal(outcome.error, "exhausted");
+	client_request(&client, 8, "kill", "id", 'i', INT64_C(100), "signal", 'i', INT64_C(9),
+		       NULL);
+	client_wait(&client, 100, &outcome);
+	assert_int_equal(outcome.signal, 9);
+	run(ARGV("true"), &outcome);
+	assert_int_equal(outcome.code, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -932,6 +1022,10 @@ int main(void)
 		TEST(messages_at_the_limit_pass),
 		TEST(random_bytes_do_no_harm),
 		TEST(connections_are_limited),
+		TEST(processes_are_limited),
+		TEST(output_is_limited),
+		TEST(a_limited_program_is_gone),
+		TEST(the_claimants_limit_counts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
