@@ -105,20 +105,19 @@ static void check_over(struct pool_helper_process *process)
 	}
 }
 
-static void reap(struct pool_helper_process *process, bool wait)
+static void reap(struct pool_helper_process *process)
 {
 	struct pool_helper *helper = process->helper;
 	siginfo_t info = { 0 };
 	int r;
 
 	do {
-		r = waitid(P_PIDFD, (id_t)process->pidfd, &info, WEXITED | (wait ? 0 : WNOHANG));
+		r = waitid(P_PIDFD, (id_t)process->pidfd, &info, WEXITED | WNOHANG);
 	} while (r < 0 && errno == EINTR);
 	if (r == 0 && info.si_pid == 0) {
 		return;
 	}
 	process->reaped = true;
-	uv_poll_stop(&process->exit);
 	if (!helper->stopping) {
 		base_log(BASE_LOG_WARNING, "the %s (pid %d) %s %d: starting it again", helper->name,
 			 (int)process->pid,
@@ -131,7 +130,10 @@ static void on_process_exit(uv_poll_t *poll, int status, int events)
 {
 	struct pool_helper_process *process = poll->data;
 
-	reap(process, false);
+	reap(process);
+	if (process->reaped) {
+		uv_poll_stop(poll);
+	}
 	check_over(process);
 }
 
@@ -160,7 +162,8 @@ static void take_messages(struct pool_helper_process *process)
 			helper->ops->message(helper, &message, fds, n_fds);
 		}
 		process->reserve = fcntl(process->socket, F_DUPFD_CLOEXEC, 0);
-		if (r == -EAGAIN) {
+		/* Without memory for it the message stays where it is, and the loop comes again. */
+		if (r == -EAGAIN || r == -ENOMEM || r == -ENOBUFS) {
 			return;
 		}
 		if (r == -ECONNRESET) {
@@ -191,6 +194,10 @@ static void on_control(uv_poll_t *poll, int status, int events)
 
 	if (status < 0 || events & UV_READABLE) {
 		take_messages(process);
+	}
+	/* libuv stops watching what has an error; there may be something left to read. */
+	if (status < 0 && helper->process == process && !process->finished) {
+		uv_poll_start(poll, UV_READABLE, on_control);
 	}
 	if (helper->process == process && status == 0 && events & UV_WRITABLE) {
 		uv_poll_start(&process->control, UV_READABLE, on_control);
@@ -333,11 +340,8 @@ static int watch(struct pool_helper_process *process, uv_poll_t *poll, int fd, u
 static void abandon(struct pool_helper_process *process)
 {
 	kill(process->pid, SIGKILL);
-	if (process->pidfd >= 0) {
-		reap(process, true);
-	} else {
-		while (waitpid(process->pid, NULL, 0) < 0 && errno == EINTR) {
-		}
+	/* Not by the pidfd: there may be none, and one that is watched does not block. */
+	while (waitpid(process->pid, NULL, 0) < 0 && errno == EINTR) {
 	}
 	process->finished = true;
 	for (uv_poll_t *poll = &process->control; poll <= &process->exit; poll++) {

@@ -207,9 +207,8 @@ int pool_launch_reap(struct pool_launch *launch, int *ret_code, int *ret_killed_
 
 void pool_launch_wait(struct pool_launch *launch)
 {
-	siginfo_t info;
-
-	while (waitid(P_PIDFD, (id_t)launch->pidfd, &info, WEXITED) < 0 && errno == EINTR) {
+	/* Not by the pidfd: one that was watched does not block. */
+	while (waitpid(launch->pid, NULL, 0) < 0 && errno == EINTR) {
 	}
 	launch->pidfd = base_fd_close(launch->pidfd);
 }

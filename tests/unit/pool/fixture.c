@@ -199,10 +199,11 @@ void fixture_template(struct fixture *fixture, const char *name, const char *scr
 	snapshot_writer_free(writer);
 }
 
-void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency,
-		  uint64_t identity_timeout_ms)
+struct pool_config fixture_config(const struct fixture *fixture, unsigned target,
+				  unsigned concurrency, uint64_t identity_timeout_ms)
 {
-	struct pool_config config = {
+	assert_non_null(getenv("FAKEVMM"));
+	return (struct pool_config){
 		.store_path = fixture->store_path,
 		.runtime_dir = fixture->runtime_dir,
 		.vmm_path = getenv("FAKEVMM"),
@@ -217,9 +218,15 @@ void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency
 		.identity_timeout_ms = identity_timeout_ms,
 		.acquire_timeout_ms = 5000,
 	};
+}
+
+void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency,
+		  uint64_t identity_timeout_ms)
+{
+	struct pool_config config =
+		fixture_config(fixture, target, concurrency, identity_timeout_ms);
 	struct base_error error = { 0 };
 
-	assert_non_null(config.vmm_path);
 	if (pool_new(&fixture->loop, &config, &fixture->pool, &error) < 0) {
 		fail_msg("pool_new: %s", error.text);
 	}

@@ -44,6 +44,10 @@ int fixture_teardown(void **state);
 /* Publishes a template whose script is the text. */
 void fixture_template(struct fixture *fixture, const char *name, const char *script);
 
+/* What fixture_pool() makes a pool of. */
+struct pool_config fixture_config(const struct fixture *fixture, unsigned target,
+				  unsigned concurrency, uint64_t identity_timeout_ms);
+
 /* Makes the pool. */
 void fixture_pool(struct fixture *fixture, unsigned target, unsigned concurrency,
 		  uint64_t identity_timeout_ms);
