@@ -40,6 +40,25 @@ static inline void base_list_remove(struct base_link *link)
 	base_list_init(link);
 }
 
+/* The members of `from`, in their order, come after those of `to`. */
+static inline void base_list_append_all(struct base_link *to, struct base_link *from)
+{
+	if (!base_list_is_empty(from)) {
+		from->next->previous = to->previous;
+		from->previous->next = to;
+		to->previous->next = from->next;
+		to->previous = from->previous;
+		base_list_init(from);
+	}
+}
+
+/* All members of `from` become those of `to`, which is initialized by that. */
+static inline void base_list_move(struct base_link *from, struct base_link *to)
+{
+	base_list_init(to);
+	base_list_append_all(to, from);
+}
+
 /* The body may remove the member it is at, and no other. */
 #define BASE_LIST_FOR_EACH(link, head)                                                         \
 	for (struct base_link *link = (head)->next, *link##_next = link->next; link != (head); \

@@ -126,6 +126,7 @@ int cli_health_main(struct cli *cli, int argc, char **argv);
 int cli_pool_main(struct cli *cli, int argc, char **argv);
 int cli_ps_main(struct cli *cli, int argc, char **argv);
 int cli_release_main(struct cli *cli, int argc, char **argv);
+int cli_renew_main(struct cli *cli, int argc, char **argv);
 int cli_run_main(struct cli *cli, int argc, char **argv);
 int cli_stats_main(struct cli *cli, int argc, char **argv);
 int cli_template_main(struct cli *cli, int argc, char **argv);

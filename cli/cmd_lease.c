@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * `warmbox acquire`, `warmbox release` and `warmbox ps`: leases that outlive this program.
+ * `warmbox acquire`, `renew`, `release` and `ps`: leases that outlive this program.
  */
 
 #include "cli/remote.h"
@@ -13,13 +13,22 @@
 static const char acquire_help[] =
 	"Usage: warmbox acquire TEMPLATE [options]\n"
 	"\n"
-	"Takes a sandbox and prints its lease. It is yours until warmbox release.\n"
+	"Takes a sandbox and prints its lease, with the token that warmbox release and renew ask\n"
+	"for. It is yours until warmbox release.\n"
 	"\n"
 	"  --ttl TIME       end it by itself after this time\n"
 	"  --wait TIME      for a sandbox, when none is ready (the daemon's default)\n"
 	"  --label KEY=VAL  put a label on the lease, for warmbox ps\n"
 	"  --socket PATH    of the daemon\n"
 	"  --json           everything about the lease\n";
+
+static const char renew_help[] = "Usage: warmbox renew LEASE --ttl TIME\n"
+				 "\n"
+				 "Lets a lease end after this time from now; 0: not by itself.\n"
+				 "\n"
+				 "  --ttl TIME     required\n"
+				 "  --socket PATH  of the daemon\n"
+				 "  --json         everything about the lease\n";
 
 static const char release_help[] = "Usage: warmbox release LEASE...\n"
 				   "\n"
@@ -98,7 +107,7 @@ int cli_acquire_main(struct cli *cli, int argc, char **argv)
 	if (cli->json) {
 		cli_print_json(cli_json_from_lease(&lease));
 	} else {
-		printf("%s\n", lease.id);
+		printf("%s:%s\n", lease.id, lease.token);
 	}
 	return 0;
 }
@@ -122,11 +131,13 @@ int cli_release_main(struct cli *cli, int argc, char **argv)
 	released = json_array();
 	for (int i = optind; i < argc && status == 0; i++) {
 		struct warmbox_error error = {};
+		char id[WARMBOX_ID_LENGTH + 1];
+		const char *token = cli_lease_token(argv[i], id);
 
-		if (warmbox_release(connection, argv[i], &error) < 0) {
+		if (warmbox_release(connection, id, token, &error) < 0) {
 			status = cli_remote_failed(cli, NULL, NULL, &error, CLI_EXIT_FAILED);
 		} else {
-			json_array_append_new(released, json_string(argv[i]));
+			json_array_append_new(released, json_string(id));
 		}
 	}
 	if (cli->json && status == 0) {
@@ -135,6 +146,45 @@ int cli_release_main(struct cli *cli, int argc, char **argv)
 		json_decref(released);
 	}
 	return status;
+}
+
+int cli_renew_main(struct cli *cli, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "ttl", required_argument, NULL, OPTION_TTL },
+		CLI_COMMON_OPTIONS,
+	};
+	_cleanup_connection_ struct warmbox_connection *connection = NULL;
+	struct warmbox_error error = {};
+	struct warmbox_lease lease;
+	char id[WARMBOX_ID_LENGTH + 1];
+	uint64_t ttl_ms = UINT64_MAX;
+	const char *token;
+	int option, status;
+
+	while ((option = cli_option_next(cli, argc, argv, ":", options, renew_help, &status)) !=
+	       -1) {
+		if (option == '?') {
+			return status;
+		}
+		if (cli_parse_duration(cli, "--ttl", optarg, &ttl_ms) < 0) {
+			return CLI_EXIT_USAGE;
+		}
+	}
+	if (argc - optind != 1 || ttl_ms == UINT64_MAX) {
+		return cli_usage_error(cli, "one LEASE and --ttl are needed");
+	}
+	if (cli_remote_connect(cli, &connection) < 0) {
+		return CLI_EXIT_FAILED;
+	}
+	token = cli_lease_token(argv[optind], id);
+	if (warmbox_renew(connection, id, token, ttl_ms, &lease, &error) < 0) {
+		return cli_remote_failed(cli, NULL, NULL, &error, CLI_EXIT_FAILED);
+	}
+	if (cli->json) {
+		cli_print_json(cli_json_from_lease(&lease));
+	}
+	return 0;
 }
 
 /* "key=value,…", owned by the caller; NULL without memory. */

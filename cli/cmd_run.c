@@ -174,7 +174,7 @@ static int run_in_fresh(struct cli *cli, const char *template_name, struct cli_a
 	_cleanup_connection_ struct warmbox_connection *connection = NULL;
 	_cleanup_agent_ struct warmbox_agent *agent = NULL;
 	struct warmbox_error error = {};
-	struct warmbox_lease lease;
+	struct warmbox_lease lease, latest;
 	int r, status, stream = -1;
 
 	cli_signals_exit();
@@ -200,16 +200,17 @@ static int run_in_fresh(struct cli *cli, const char *template_name, struct cli_a
 	status = cli_program_run(cli, agent, program);
 	if (program->result) {
 		/* Asked for afterwards: now the first entry into the guest is known as well. */
-		warmbox_get(connection, lease.id, &lease, NULL);
+		latest = lease;
+		warmbox_get(connection, lease.id, &latest, NULL);
 		if (json_object_size(program->result) > 0) {
-			json_object_set_new(program->result, "lease", cli_json_from_lease(&lease));
+			json_object_set_new(program->result, "lease", cli_json_from_lease(&latest));
 			cli_print_json(program->result);
 		} else {
 			json_decref(program->result);
 		}
 	}
 	/* The connection's end would do as well; this way the cause is "released". */
-	warmbox_release(connection, lease.id, NULL);
+	warmbox_release(connection, lease.id, lease.token, NULL);
 	return status;
 }
 
@@ -310,6 +311,12 @@ static int connect_lease(struct cli *cli, struct warmbox_connection *connection,
 		cli_print_error(cli, "not_found", text, "To see those that have not: warmbox ps");
 		return -ENOENT;
 	}
+	if (r == 0 && !lease.socket[0]) {
+		cli_print_error(cli, "permission_denied",
+				"the daemon cannot give this user the sandbox's socket",
+				"It must run as root for that, or as this user.");
+		return -EACCES;
+	}
 	r = r ?: warmbox_agent_connect(lease.socket, CONNECT_TIMEOUT_MS, ret_agent, &error);
 	if (r < 0) {
 		cli_remote_failed(cli, NULL, NULL, &error, r);
@@ -323,16 +330,19 @@ int cli_exec_main(struct cli *cli, int argc, char **argv)
 	_cleanup_agent_ struct warmbox_agent *agent = NULL;
 	struct cli_program_options options = {};
 	struct cli_acquire unused = {};
-	const char *lease;
+	const char *operand;
+	char lease[WARMBOX_ID_LENGTH + 1];
 	int status;
 
-	if (parse(cli, argc, argv, "+:ie:w:", exec_options, exec_help, &options, &unused, &lease,
+	if (parse(cli, argc, argv, "+:ie:w:", exec_options, exec_help, &options, &unused, &operand,
 		  &status) < 0) {
 		return status;
 	}
-	if (!lease) {
+	if (!operand) {
 		return cli_usage_error(cli, "which LEASE? See: warmbox ps");
 	}
+	/* The token is not needed: the socket is this user's, or it is not. */
+	cli_lease_token(operand, lease);
 	if (optind == argc) {
 		return cli_usage_error(cli, "which COMMAND shall run? Put it behind --");
 	}

@@ -25,6 +25,7 @@ static const char help[] =
 	"  acquire TEMPLATE             take a sandbox and keep it\n"
 	"  exec LEASE -- COMMAND...     run a command in a sandbox that was acquired\n"
 	"  release LEASE                give it back; it is destroyed\n"
+	"  renew LEASE --ttl TIME       let it last so much longer\n"
 	"  ps                           sandboxes that are in use\n"
 	"\n"
 	"Looking after it:\n"
@@ -56,19 +57,13 @@ static const struct {
 	const char *name;
 	int (*fn)(struct cli *cli, int argc, char **argv);
 } commands[] = {
-	{ "acquire", cli_acquire_main },
-	{ "bench", cli_bench_main },
-	{ "doctor", cli_doctor_main },
-	{ "eval", cli_eval_main },
-	{ "exec", cli_exec_main },
-	{ "health", cli_health_main },
-	{ "help", help_main },
-	{ "pool", cli_pool_main },
-	{ "ps", cli_ps_main },
-	{ "release", cli_release_main },
-	{ "run", cli_run_main },
-	{ "stats", cli_stats_main },
-	{ "template", cli_template_main },
+	{ "acquire", cli_acquire_main }, { "bench", cli_bench_main },
+	{ "doctor", cli_doctor_main },	 { "eval", cli_eval_main },
+	{ "exec", cli_exec_main },	 { "health", cli_health_main },
+	{ "help", help_main },		 { "pool", cli_pool_main },
+	{ "ps", cli_ps_main },		 { "release", cli_release_main },
+	{ "renew", cli_renew_main },	 { "run", cli_run_main },
+	{ "stats", cli_stats_main },	 { "template", cli_template_main },
 	{ "version", version_main },
 };
 

@@ -36,7 +36,13 @@ static void name_templates(struct warmbox_connection *connection, char *hint, si
 	const msgpack_object *templates = NULL;
 	size_t used;
 
-	if (warmbox_call(connection, "template.list", NULL, 0, &value, NULL) == 0) {
+	int r = warmbox_call(connection, "template.list", NULL, 0, &value, NULL);
+
+	if (r == -EACCES) {
+		snprintf(hint, size, "Which there are is for the administrator to say.");
+		return;
+	}
+	if (r == 0) {
 		templates = warmbox_map_get(warmbox_value_object(value), "templates");
 	}
 	if (!templates || templates->type != MSGPACK_OBJECT_ARRAY ||
@@ -65,6 +71,9 @@ static const char *hint_for(enum warmbox_code code)
 		return "No sandbox was ready in time: wait longer (--wait TIME), or keep more "
 		       "ready "
 		       "(warmbox pool TEMPLATE --set N).";
+	case WARMBOX_PERMISSION_DENIED:
+		return "What a user may is in the [tenant] sections of the daemon's configuration.";
+	case WARMBOX_QUOTA_EXCEEDED:
 	case WARMBOX_EXHAUSTED:
 		return "Try again later, or release what is not needed any more (warmbox ps).";
 	case WARMBOX_DISCONNECTED:
@@ -152,15 +161,17 @@ json_t *cli_json_from_lease(const struct warmbox_lease *lease)
 	const struct warmbox_timings *timings = &lease->timings;
 
 	return json_pack(
-		"{s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:s?,s:{s:I,s:I,s:o,s:{s:o,s:o,s:o,s:o,"
+		"{s:s,s:s*,s:s,s:s,s:s,s:s?,s:i,s:I,s:I,s:o,s:s?,s:{s:I,s:I,s:o,s:{s:o,s:o,s:o,s:o,"
 		"s:o}}}",
-		"lease", lease->id, "template", lease->template_name, "snapshot", lease->snapshot,
-		"state", lease->active ? "active" : "ended", "socket", lease->socket, "pid",
-		(int)lease->pid, "acquired_ns", (json_int_t)lease->acquired_realtime_ns, "ttl_ms",
-		(json_int_t)lease->ttl_ms, "cause", lease->cause[0] ? lease->cause : NULL,
-		"timings", "wait_ns", (json_int_t)timings->wait_ns, "claim_ns",
-		(json_int_t)timings->claim_ns, "first_entry_ns",
-		nanoseconds(timings->first_entry_ns), "restore", "spawn_ns",
+		"lease", lease->id, "token", lease->token[0] ? lease->token : NULL, "template",
+		lease->template_name, "snapshot", lease->snapshot, "state",
+		lease->active ? "active" : "ended", "socket",
+		lease->socket[0] ? lease->socket : NULL, "pid", (int)lease->pid, "acquired_ns",
+		(json_int_t)lease->acquired_realtime_ns, "ttl_ms", (json_int_t)lease->ttl_ms,
+		"expires_ns", nanoseconds(lease->expires_realtime_ns), "cause",
+		lease->cause[0] ? lease->cause : NULL, "timings", "wait_ns",
+		(json_int_t)timings->wait_ns, "claim_ns", (json_int_t)timings->claim_ns,
+		"first_entry_ns", nanoseconds(timings->first_entry_ns), "restore", "spawn_ns",
 		nanoseconds(timings->spawn_ns), "create_ns", nanoseconds(timings->create_ns),
 		"load_ns", nanoseconds(timings->load_ns), "identity_ns",
 		nanoseconds(timings->identity_ns), "park_ns", nanoseconds(timings->park_ns));
@@ -198,6 +209,15 @@ int cli_acquire_label(const struct cli *cli, struct cli_acquire *acquire, char *
 	acquire->labels[acquire->params.n_labels++] =
 		(struct warmbox_label){ .key = text, .value = equals + 1 };
 	return 0;
+}
+
+const char *cli_lease_token(const char *text, char ret_id[WARMBOX_ID_LENGTH + 1])
+{
+	size_t size = strcspn(text, ":");
+
+	snprintf(ret_id, WARMBOX_ID_LENGTH + 1, "%.*s", (int)MIN(size, (size_t)WARMBOX_ID_LENGTH),
+		 text);
+	return text[size] == ':' ? text + size + 1 : NULL;
 }
 
 int cli_acquire_wait(const struct cli *cli, struct cli_acquire *acquire, const char *text)

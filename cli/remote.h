@@ -40,4 +40,8 @@ struct cli_acquire {
 	struct warmbox_label labels[CLI_LABELS_MAX];
 };
 int cli_acquire_label(const struct cli *cli, struct cli_acquire *acquire, char *text);
+/* A lease is written as its id, a colon and its token, as warmbox acquire prints it; whoever runs
+ * the daemon may leave the token out. Copies the id, cut off where it is too long for one; returns
+ * the token, or NULL. */
+const char *cli_lease_token(const char *text, char ret_id[WARMBOX_ID_LENGTH + 1]);
 int cli_acquire_wait(const struct cli *cli, struct cli_acquire *acquire, const char *text);

@@ -7,7 +7,7 @@ _warmbox_names() {
 
 _warmbox() {
 	local word=${COMP_WORDS[COMP_CWORD]} command= verb= i _warmbox_filter
-	local commands="acquire bench doctor eval exec health help pool ps release run stats template version"
+	local commands="acquire bench doctor eval exec health help pool ps release renew run stats template version"
 
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
@@ -37,10 +37,11 @@ _warmbox() {
 		_warmbox_filter='.templates[].name'
 		words=$(_warmbox_names template list)
 		;;
-	exec: | release:*)
+	exec: | release:* | renew:)
 		_warmbox_filter='.leases[].lease'
 		words=$(_warmbox_names ps)
 		;;
+	renew:*) words="--ttl --json" ;;
 	run:*) words="--stdin --env --cwd --timeout --wait --label --json --" ;;
 	exec:*) words="--stdin --env --cwd --timeout --json --" ;;
 	eval:*) words="--timeout --wait --label --json" ;;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define TEMPLATE_PREFIX "template "
+#define TENANT_PREFIX	"tenant "
 
 enum kind {
 	KIND_PATH, /* absolute */
@@ -255,10 +256,20 @@ static int check_keep(struct parse *parse, const struct daemon_keep *keep, const
 		     : 0;
 }
 
+static int check_tenants(struct parse *parse)
+{
+	struct base_error error;
+	int r = daemon_tenants_complete(&parse->config->tenants, &error);
+
+	return r < 0 ? base_error_set(parse->error, r, "%s: %s", parse->path, error.text) : 0;
+}
+
 static int check_all(struct parse *parse)
 {
 	const struct daemon_config *config = parse->config;
 	int r = check_keep(parse, &config->keep, NULL);
+
+	r = r ?: check_tenants(parse);
 
 	for (size_t i = 0; r == 0 && i < config->n_templates; i++) {
 		r = check_keep(parse, &config->templates[i].keep, config->templates[i].name);
@@ -284,6 +295,12 @@ static int handle_key(void *userdata, const char *section, const char *name, con
 
 	if (strncmp(section, TEMPLATE_PREFIX, strlen(TEMPLATE_PREFIX)) == 0) {
 		return handle_template(parse, section + strlen(TEMPLATE_PREFIX), name, value);
+	}
+	if (strncmp(section, TENANT_PREFIX, strlen(TENANT_PREFIX)) == 0) {
+		const char *wrong = daemon_tenants_set(
+			&parse->config->tenants, section + strlen(TENANT_PREFIX), name, value);
+
+		return wrong ? fail(parse, name, wrong) : 1;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
 		const char *wrong;
@@ -321,6 +338,9 @@ static void check_section(struct parse *parse, const char *line)
 		wrong = "no such section";
 	} else if (strncmp(section, TEMPLATE_PREFIX, strlen(TEMPLATE_PREFIX)) == 0) {
 		wrong = add_template(parse->config, section + strlen(TEMPLATE_PREFIX), &template);
+	} else if (strncmp(section, TENANT_PREFIX, strlen(TENANT_PREFIX)) == 0) {
+		wrong = daemon_tenants_section(&parse->config->tenants,
+					       section + strlen(TENANT_PREFIX));
 	} else if (!section_is_known(section)) {
 		wrong = "no such section";
 	}
@@ -383,6 +403,7 @@ void daemon_config_init(struct daemon_config *config)
 		.identity_timeout_ms = DAEMON_IDENTITY_TIMEOUT_MS,
 		.acquire_timeout_ms = DAEMON_ACQUIRE_TIMEOUT_MS,
 	};
+	daemon_tenants_init(&config->tenants);
 }
 
 void daemon_config_deinit(struct daemon_config *config)
@@ -398,6 +419,7 @@ void daemon_config_deinit(struct daemon_config *config)
 		free(config->templates[i].name);
 	}
 	free(config->templates);
+	daemon_tenants_deinit(&config->tenants);
 	*config = (struct daemon_config){ 0 };
 }
 

@@ -9,6 +9,7 @@
  */
 
 #include "base/error.h"
+#include "daemon/tenants.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -62,6 +63,7 @@ struct daemon_config {
 	uint64_t acquire_timeout_ms;
 	struct daemon_template *templates;
 	size_t n_templates;
+	struct daemon_tenants tenants;
 };
 
 /* Sets the numbers to their defaults. */

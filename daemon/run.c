@@ -36,6 +36,7 @@ struct daemon {
 	int runtime_fd;
 	uv_signal_t signals[2];
 	uv_timer_t stop_timer;
+	struct pool_tenants_config tenants;
 	struct pool_set *fills; /* one for each configured template */
 	bool stopping;
 	int result;
@@ -166,6 +167,7 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.restore_concurrency = config->restore_concurrency,
 		.identity_timeout_ms = config->identity_timeout_ms,
 		.acquire_timeout_ms = config->acquire_timeout_ms,
+		.tenants = &daemon->tenants,
 	};
 	int r = daemon_check_group(config, &server_config.group, error);
 
@@ -217,7 +219,11 @@ static void close_all(struct daemon *daemon)
 
 int daemon_run(struct daemon_config *config, struct base_error *error)
 {
-	struct daemon daemon = { .config = config, .runtime_fd = -1 };
+	struct daemon daemon = {
+		.config = config,
+		.tenants = daemon_tenants_config(&config->tenants),
+		.runtime_fd = -1,
+	};
 	int r = daemon_check_kvm(error);
 
 	if (r == 0) {

@@ -3,7 +3,7 @@
 /*
  * The queues of those who wait; see pool/fair.h.
  *
- * Lanes and tenants are made with their first waiter and freed with their last, so nothing is left
+ * Lanes are made with their first waiter and freed with their last, so nothing is left
  * of clients that have gone. Only that can fail. Runs on the loop's thread.
  */
 
@@ -11,12 +11,6 @@
 
 #include <assert.h>
 #include <errno.h>
-
-struct pool_tenant {
-	struct base_link bucket;
-	uint64_t id;
-	unsigned n_waiting;
-};
 
 struct pool_lane {
 	struct base_link bucket;
@@ -31,7 +25,6 @@ void pool_fair_init(struct pool_fair *fair, uint64_t now_ns)
 	fair->n_waiting = 0;
 	pool_wheel_init(&fair->deadlines, now_ns);
 	for (unsigned i = 0; i < POOL_FAIR_BUCKETS; i++) {
-		base_list_init(&fair->tenants[i]);
 		base_list_init(&fair->lanes[i]);
 	}
 }
@@ -41,7 +34,7 @@ void pool_fair_queue_init(struct pool_fair_queue *queue)
 	base_list_init(&queue->lanes);
 }
 
-/* --- tenants and lanes --- */
+/* --- lanes --- */
 
 /* Fibonacci hashing: ids that are near each other go far apart. */
 static unsigned bucket_of(uint64_t key)
@@ -49,25 +42,10 @@ static unsigned bucket_of(uint64_t key)
 	return (unsigned)(key * UINT64_C(0x9e3779b97f4a7c15) >> 32) % POOL_FAIR_BUCKETS;
 }
 
-static struct pool_tenant *tenant_find(struct pool_fair *fair, uint64_t id)
-{
-	struct base_link *bucket = &fair->tenants[bucket_of(id)];
-
-	BASE_LIST_FOR_EACH(link, bucket)
-	{
-		struct pool_tenant *tenant = CONTAINER_OF(link, struct pool_tenant, bucket);
-
-		if (tenant->id == id) {
-			return tenant;
-		}
-	}
-	return NULL;
-}
-
 static struct base_link *lane_bucket(struct pool_fair *fair, const struct pool_fair_queue *queue,
 				     const struct pool_tenant *tenant)
 {
-	return &fair->lanes[bucket_of((uintptr_t)queue ^ tenant->id << 32)];
+	return &fair->lanes[bucket_of((uintptr_t)queue ^ (uintptr_t)tenant << 16)];
 }
 
 static struct pool_lane *lane_find(struct pool_fair *fair, const struct pool_fair_queue *queue,
@@ -103,27 +81,6 @@ static struct pool_lane *lane_new(struct pool_fair *fair, struct pool_fair_queue
 	return lane;
 }
 
-static struct pool_tenant *tenant_new(struct pool_fair *fair, uint64_t id)
-{
-	struct pool_tenant *tenant = malloc(sizeof(*tenant));
-
-	if (!tenant) {
-		return NULL;
-	}
-	tenant->id = id;
-	tenant->n_waiting = 0;
-	base_list_append(&fair->tenants[bucket_of(id)], &tenant->bucket);
-	return tenant;
-}
-
-static void tenant_free_unused(struct pool_tenant *tenant)
-{
-	if (tenant->n_waiting == 0) {
-		base_list_remove(&tenant->bucket);
-		free(tenant);
-	}
-}
-
 static void lane_free_unused(struct pool_lane *lane)
 {
 	if (base_list_is_empty(&lane->waiters)) {
@@ -136,24 +93,18 @@ static void lane_free_unused(struct pool_lane *lane)
 /* --- waiters --- */
 
 int pool_fair_add(struct pool_fair *fair, struct pool_fair_queue *queue, struct pool_waiter *waiter,
-		  uint64_t id, uint64_t deadline_ns)
+		  struct pool_tenant *tenant, uint64_t deadline_ns)
 {
-	struct pool_tenant *tenant = tenant_find(fair, id);
 	struct pool_lane *lane;
 
-	if (tenant && tenant->n_waiting >= POOL_TENANT_WAITERS_MAX) {
+	if (tenant->n_waiting >= tenant->config->quotas.queue) {
 		return -EDQUOT;
 	}
 	if (fair->n_waiting >= POOL_WAITERS_MAX) {
 		return -ENOSPC;
 	}
-	tenant = tenant ?: tenant_new(fair, id);
-	if (!tenant) {
-		return -ENOMEM;
-	}
 	lane = lane_find(fair, queue, tenant) ?: lane_new(fair, queue, tenant);
 	if (!lane) {
-		tenant_free_unused(tenant);
 		return -ENOMEM;
 	}
 	waiter->lane = lane;
@@ -179,13 +130,11 @@ struct pool_waiter *pool_fair_first(const struct pool_fair_queue *queue)
 static void leave(struct pool_fair *fair, struct pool_waiter *waiter)
 {
 	struct pool_lane *lane = TAKE_PTR(waiter->lane);
-	struct pool_tenant *tenant = lane->tenant;
 
 	base_list_remove(&waiter->link);
-	tenant->n_waiting--;
+	lane->tenant->n_waiting--;
 	fair->n_waiting--;
 	lane_free_unused(lane);
-	tenant_free_unused(tenant);
 }
 
 void pool_fair_remove(struct pool_fair *fair, struct pool_waiter *waiter)

@@ -10,12 +10,12 @@
  * operation costs more when more wait. Nothing here calls back, or knows what is waited for.
  */
 
+#include "pool/tenant.h"
 #include "pool/wheel.h"
 
-/* In all queues together; one more is refused. That of a tenant lets four who wait without measure
- * leave nothing to a fifth; fewer cannot. */
-#define POOL_WAITERS_MAX	4096
-#define POOL_TENANT_WAITERS_MAX 1024
+/* In all queues together; one more is refused. The default quota of a tenant (POOL_QUOTA_QUEUE)
+ * lets four who wait without measure leave nothing to a fifth; fewer cannot. */
+#define POOL_WAITERS_MAX 4096
 
 /* Waiters are in the thousands at most, so chains are short. */
 #define POOL_FAIR_BUCKETS 1024
@@ -23,8 +23,7 @@
 struct pool_fair {
 	unsigned n_waiting;
 	struct pool_wheel deadlines;
-	struct base_link tenants[POOL_FAIR_BUCKETS]; /* those that wait anywhere, by their id */
-	struct base_link lanes[POOL_FAIR_BUCKETS];   /* by queue and tenant */
+	struct base_link lanes[POOL_FAIR_BUCKETS]; /* by queue and tenant */
 };
 
 struct pool_fair_queue {
@@ -41,10 +40,10 @@ struct pool_waiter {
 void pool_fair_init(struct pool_fair *fair, uint64_t now_ns);
 void pool_fair_queue_init(struct pool_fair_queue *queue);
 
-/* Joins the end of the tenant's lane. 0; -EDQUOT: the tenant has as many waiting as it may;
- * -ENOSPC: all together have; -ENOMEM. */
+/* Joins the end of the tenant's lane. The tenant is borrowed while the waiter waits. 0; -EDQUOT:
+ * the tenant has as many waiting as it may; -ENOSPC: all together have; -ENOMEM. */
 int pool_fair_add(struct pool_fair *fair, struct pool_fair_queue *queue, struct pool_waiter *waiter,
-		  uint64_t tenant, uint64_t deadline_ns);
+		  struct pool_tenant *tenant, uint64_t deadline_ns);
 
 /* Whose turn it is; NULL: nobody waits. */
 struct pool_waiter *pool_fair_first(const struct pool_fair_queue *queue);

@@ -36,6 +36,7 @@ struct pool {
 	struct pool_spawner spawner;
 	struct pool_pager pager;
 	struct pool_lease_table leases;
+	struct pool_tenants tenants;
 	struct pool_fair fair; /* who waits */
 	struct pool_pressure pressure;
 	bool squeezed; /* by it, as far as was said in the log */

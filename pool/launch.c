@@ -95,8 +95,9 @@ static int make_listener(struct pool_launch *launch, const char *runtime_dir, in
 	}
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s%s", runtime_dir, launch->id,
 		 SOCKET_SUFFIX);
-	/* The file gets the descriptor's mode, less the umask: no moment with a wider one. */
-	if (fchmod(fd, 0660) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+	/* The file gets the descriptor's mode, less the umask: no moment with a wider one, and
+	 * nobody's but the manager's until it is claimed. */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		return base_error_set_errno(error, -errno, "binding the vsock socket %s",
 					    address.sun_path);
 	}
@@ -211,6 +212,15 @@ void pool_launch_wait(struct pool_launch *launch)
 	while (waitpid(launch->pid, NULL, 0) < 0 && errno == EINTR) {
 	}
 	launch->pidfd = base_fd_close(launch->pidfd);
+}
+
+int pool_launch_give(const struct pool_launch *launch, uid_t uid, gid_t gid)
+{
+	/* Nobody else can put anything into the directory, so the path is still the socket. */
+	if (lchown(launch->socket_path, uid, gid) < 0) {
+		return -errno;
+	}
+	return gid != POOL_GROUP_NONE && chmod(launch->socket_path, 0660) < 0 ? -errno : 0;
 }
 
 void pool_launch_unlink(struct pool_launch *launch)

@@ -62,6 +62,10 @@ int pool_launch_reap(struct pool_launch *launch, int *ret_code, int *ret_killed_
 /* Waits for a killed process. */
 void pool_launch_wait(struct pool_launch *launch);
 
+/* Gives the socket, which was the manager's alone, to a client: to its user, and to a group unless
+ * that is POOL_GROUP_NONE. 0 or -errno, for example when this process may not. */
+int pool_launch_give(const struct pool_launch *launch, uid_t uid, gid_t gid);
+
 /* Removes the socket. */
 void pool_launch_unlink(struct pool_launch *launch);
 

@@ -91,6 +91,7 @@ void pool_lease_table_add(struct pool_lease_table *table, struct pool_lease_entr
 	entry->bucket_next = *bucket;
 	*bucket = entry;
 	base_list_append(&table->active, &entry->link);
+	entry->tenant->n_leases++;
 }
 
 struct pool_lease_entry *pool_lease_table_find(struct pool_lease_table *table, const char *id)
@@ -110,6 +111,7 @@ void pool_lease_table_end(struct pool_lease_table *table, struct pool_lease_entr
 	entry->cause = cause;
 	entry->ended_realtime_ns = base_clock_realtime_ns();
 	entry->sandbox = NULL;
+	entry->tenant->n_leases--;
 	base_list_remove(&entry->link);
 	base_list_append(&table->ended, &entry->link);
 	if (++table->n_ended > POOL_ENDED_LEASES_MAX) {
@@ -117,9 +119,17 @@ void pool_lease_table_end(struct pool_lease_table *table, struct pool_lease_entr
 	}
 }
 
+void pool_lease_entry_set_ttl(struct pool_lease_entry *entry, uint64_t ttl_ms)
+{
+	entry->ttl_ms = ttl_ms;
+	entry->expires_realtime_ns =
+		ttl_ms > 0 ? base_clock_realtime_ns() + ttl_ms * NSEC_PER_MSEC : 0;
+}
+
 void pool_lease_entry_free(struct pool_lease_entry *entry)
 {
 	if (entry) {
+		pool_tenant_unref(entry->tenant);
 		free(entry->labels);
 		free(entry);
 	}
@@ -131,13 +141,16 @@ void pool_lease_entry_show(const struct pool_lease_entry *entry, struct pool_lea
 		.id = entry->id,
 		.template_name = entry->template_name,
 		.snapshot_id = entry->snapshot_id,
-		.socket_path = entry->socket_path,
+		.socket_path = entry->socket_path[0] ? entry->socket_path : NULL,
+		.token = entry->token,
+		.tenant = entry->tenant,
 		.pid = entry->pid,
 		.active = entry->cause == POOL_CAUSE_NONE,
 		.cause = entry->cause,
 		.acquired_realtime_ns = entry->acquired_realtime_ns,
 		.ended_realtime_ns = entry->ended_realtime_ns,
 		.ttl_ms = entry->ttl_ms,
+		.expires_realtime_ns = entry->expires_realtime_ns,
 		.labels = entry->labels,
 		.n_labels = entry->n_labels,
 		.timings = entry->timings,

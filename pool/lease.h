@@ -25,11 +25,14 @@ struct pool_lease_entry {
 	char template_name[SNAPSHOT_NAME_MAX + 1];
 	char snapshot_id[SNAPSHOT_ID_LENGTH + 1];
 	char id[POOL_LEASE_ID_LENGTH + 1];
-	char socket_path[POOL_SOCKET_PATH_MAX];
+	char token[POOL_TOKEN_LENGTH + 1];
+	char socket_path[POOL_SOCKET_PATH_MAX]; /* empty: not given to the client */
+	struct pool_tenant *tenant;		/* a reference, from the claim on */
 	int pid;
 	enum pool_cause cause;
-	uint64_t acquired_realtime_ns, ended_realtime_ns, ttl_ms;
-	struct pool_label *labels; /* one block with their strings, owned */
+	uint64_t acquired_realtime_ns, ended_realtime_ns;
+	uint64_t ttl_ms, expires_realtime_ns; /* 0: none */
+	struct pool_label *labels;	      /* one block with their strings, owned */
 	size_t n_labels;
 	struct pool_timings timings;
 };
@@ -44,9 +47,12 @@ void pool_lease_table_init(struct pool_lease_table *table);
 /* Frees the ended ones; there must be no active one. */
 void pool_lease_table_deinit(struct pool_lease_table *table);
 
-/* Adds an active lease. */
+/* Adds an active lease, which counts for its tenant from now on. */
 void pool_lease_table_add(struct pool_lease_table *table, struct pool_lease_entry *entry);
 struct pool_lease_entry *pool_lease_table_find(struct pool_lease_table *table, const char *id);
+
+/* Says when the lease ends by itself: ttl_ms from now, or never (0). */
+void pool_lease_entry_set_ttl(struct pool_lease_entry *entry, uint64_t ttl_ms);
 
 /* Makes an active lease an ended one, and forgets the oldest of those when there are too many. */
 void pool_lease_table_end(struct pool_lease_table *table, struct pool_lease_entry *entry,

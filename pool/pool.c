@@ -279,6 +279,11 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	pool_fair_init(&pool->fair, base_clock_monotonic_ns());
 	pool_pressure_init(&pool->pressure, config->memory_floor_percent);
 	pool_lease_table_init(&pool->leases);
+	r = pool_tenants_init(&pool->tenants, config->tenants);
+	if (r < 0) {
+		base_error_set(error, r, "out of memory");
+		goto fail;
+	}
 	pool->runtime_dir = strdup(config->runtime_dir);
 	pool->vmm_path = strdup(config->vmm_path);
 	if (asprintf(&pool->templates_path, "%s/templates", config->store_path) < 0) {
@@ -386,6 +391,7 @@ void pool_free(struct pool *pool)
 		pool_template_free(CONTAINER_OF(pool->templates.next, struct pool_template, link));
 	}
 	pool_lease_table_deinit(&pool->leases);
+	pool_tenants_deinit(&pool->tenants);
 	if (pool->store) {
 		snapshot_store_free(pool->store);
 	}
@@ -400,7 +406,24 @@ void pool_free(struct pool *pool)
 	free(pool);
 }
 
+struct pool_tenants *pool_tenants(struct pool *pool)
+{
+	return &pool->tenants;
+}
+
 /* --- leases --- */
+
+enum pool_status pool_renew(struct pool *pool, const char *lease_id, uint64_t ttl_ms)
+{
+	struct pool_lease_entry *entry = pool_lease_table_find(&pool->leases, lease_id);
+
+	if (!entry || entry->cause != POOL_CAUSE_NONE) {
+		return POOL_NOT_FOUND;
+	}
+	pool_lease_entry_set_ttl(entry, ttl_ms);
+	pool_sandbox_set_ttl(entry->sandbox, ttl_ms);
+	return POOL_OK;
+}
 
 enum pool_status pool_release(struct pool *pool, const char *lease_id, enum pool_cause cause)
 {

@@ -19,6 +19,7 @@
 #include <uv.h>
 
 #define POOL_LEASE_ID_LENGTH  32 /* 128 random bits in lower-case hexadecimal */
+#define POOL_TOKEN_LENGTH     32 /* likewise */
 #define POOL_LABELS_MAX	      32
 #define POOL_LABEL_BYTES_MAX  256
 #define POOL_TARGET_MAX	      10000
@@ -53,6 +54,7 @@ struct pool_config {
 	enum pool_touch touch;
 	uint64_t identity_timeout_ms; /* a sandbox that has not acknowledged by then is destroyed */
 	uint64_t acquire_timeout_ms;  /* default for acquires that do not say */
+	const struct pool_tenants_config *tenants; /* borrowed until pool_free() */
 };
 
 /* How an operation ended; the names are the error codes of docs/protocol.md. */
@@ -64,7 +66,9 @@ enum pool_status {
 	POOL_UNAVAILABLE, /* shutting down, or the template cannot be loaded or restored; the text
 			     says which */
 	POOL_FAILED,
-	POOL_INVALID, /* what was asked for contradicts itself, or what is set already */
+	POOL_INVALID,	     /* what was asked for contradicts itself, or what is set already */
+	POOL_QUOTA_EXCEEDED, /* struct pool_acquire says which */
+	POOL_DENIED,	     /* the tenant may not */
 };
 
 enum pool_cause {
@@ -105,19 +109,25 @@ struct pool_lease {
 	const char *id;
 	const char *template_name;
 	const char *snapshot_id;
-	const char *socket_path;
+	const char *socket_path; /* NULL: it could not be given to the client's user */
+	const char *token; /* who has it may touch the sandbox; only for the one who acquires */
+	const struct pool_tenant *tenant;
 	int pid; /* of the VMM */
 	bool active;
 	enum pool_cause cause;
 	uint64_t acquired_realtime_ns;
-	uint64_t ended_realtime_ns; /* 0: active */
-	uint64_t ttl_ms;	    /* 0: none */
+	uint64_t ended_realtime_ns;   /* 0: active */
+	uint64_t ttl_ms;	      /* 0: none */
+	uint64_t expires_realtime_ns; /* 0: never */
 	const struct pool_label *labels;
 	size_t n_labels;
 	struct pool_timings timings;
 };
 
 struct pool;
+
+/* The tenants of a pool, for connections to find theirs. */
+struct pool_tenants *pool_tenants(struct pool *pool);
 
 /* Starts with no template loaded. config is copied. */
 int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
@@ -137,8 +147,12 @@ struct pool_acquire_params {
 	const char *template_name; /* borrowed during the call, like all of this */
 	uint64_t timeout_ms;	   /* 0: only what is parked now; POOL_TIMEOUT_DEFAULT */
 	uint64_t ttl_ms;	   /* 0: none */
-	uint64_t tenant;	   /* who asks: those who wait take turns by it */
-	bool want_stream;	   /* the caller wants a stream that is connected to the agent */
+	/* Who asks: has quotas, and those who wait take turns by it. Borrowed until the request
+	 * has ended. */
+	struct pool_tenant *tenant;
+	uid_t uid;	  /* gets the sandbox's socket */
+	gid_t gid;	  /* so does it; POOL_GROUP_NONE: nobody but uid */
+	bool want_stream; /* the caller wants a stream that is connected to the agent */
 	const struct pool_label *labels;
 	size_t n_labels;
 };
@@ -151,18 +165,23 @@ struct pool_acquire {
 	struct pool *pool;
 	struct pool_template *template;
 	struct pool_waiter waiter; /* its link is also for those that were refused */
-	uint64_t tenant;
+	struct pool_tenant *tenant;
+	uid_t uid;
+	gid_t gid;
 	uint64_t received_ns, deadline_ns, ttl_ms;
 	bool want_stream, pending;
 	struct pool_label *labels;
 	size_t n_labels;
 	enum pool_status status; /* of one that was refused */
+	enum pool_quota quota;	 /* POOL_QUOTA_EXCEEDED: this one */
+	uint64_t retry_ns;	 /* and after so long it would not be; 0: not known */
 	const char *text;
-	char text_room[96]; /* for a text that names somebody */
+	char text_room[192]; /* for a text that names somebody */
 };
 
 /*
- * Hands out a parked sandbox, at once when there is one: then fn is called before this returns.
+ * Hands out a parked sandbox, at once when there is one: then fn is called before this returns, and
+ * likewise when the tenant may not have it (POOL_DENIED, POOL_QUOTA_EXCEEDED).
  * Otherwise the request waits until its deadline, taking turns with other tenants. A template that
  * is not loaded yet is loaded first. fn gets POOL_OK with a lease and the stream (owned by the
  * callee from then on; -1 unless wanted), or another status with a text.
@@ -172,6 +191,10 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 
 /* The caller has gone: fn will not be called. Nothing happens when it was called already. */
 void pool_acquire_cancel(struct pool_acquire *request);
+
+/* Lets an active lease end in ttl_ms from now; 0: it does not by itself. POOL_NOT_FOUND, also for
+ * one that has ended. */
+enum pool_status pool_renew(struct pool *pool, const char *lease_id, uint64_t ttl_ms);
 
 /* Ends a lease. The sandbox is destroyed in the background; what this returns is final. Releasing
  * an ended lease that is remembered is POOL_OK. */

@@ -9,7 +9,7 @@
  * parked, before any restore is started for the stock.
  *
  * Failure: requests end with a status and a text. Those that fail at once are kept and told from
- * the background, since fn is not called from inside pool_acquire() unless there is a lease.
+ * the background, but for those of a tenant that is past a quota.
  *
  * A callback may do anything but stop the loop: acquire, cancel, release. No pointer to a request
  * is used after its callback, and every loop over requests starts again at the head.
@@ -88,6 +88,16 @@ bool pool_queue_tell_refused(struct pool *pool)
 
 /* --- claim --- */
 
+/* The superuser's, and this process's own, may open it as it is. */
+static bool give_socket(const struct pool_sandbox *sandbox, const struct pool_acquire *request)
+{
+	if (request->gid == POOL_GROUP_NONE &&
+	    (request->uid == 0 || request->uid == sandbox->pool->tenants.uid)) {
+		return true;
+	}
+	return pool_launch_give(&sandbox->launch, request->uid, request->gid) == 0;
+}
+
 static void deliver(struct pool_sandbox *sandbox, struct pool_acquire *request, uint64_t at_hand_ns)
 {
 	struct pool_template *template = sandbox->template;
@@ -97,7 +107,11 @@ static void deliver(struct pool_sandbox *sandbox, struct pool_acquire *request, 
 	int stream = request->want_stream ? pool_sandbox_take_stream(sandbox) : -1;
 
 	entry->acquired_realtime_ns = base_clock_realtime_ns();
-	entry->ttl_ms = request->ttl_ms;
+	pool_lease_entry_set_ttl(entry, request->ttl_ms);
+	entry->tenant = pool_tenant_ref(request->tenant);
+	if (!give_socket(sandbox, request)) {
+		entry->socket_path[0] = '\0';
+	}
 	entry->labels = TAKE_PTR(request->labels);
 	entry->n_labels = request->n_labels;
 	entry->timings.wait_ns = at_hand_ns - request->received_ns;
@@ -189,6 +203,35 @@ static uint64_t deadline_of(uint64_t received_ns, uint64_t timeout_ms)
 	return received_ns + timeout_ms * NSEC_PER_MSEC;
 }
 
+static void refuse_quota(struct pool_acquire *request, enum pool_quota quota, uint64_t retry_ns)
+{
+	const struct pool_tenant *tenant = request->tenant;
+	const struct pool_quotas *quotas = &tenant->config->quotas;
+	char *text = request->text_room;
+	size_t size = sizeof(request->text_room);
+
+	request->quota = quota;
+	request->retry_ns = retry_ns;
+	switch (quota) {
+	case POOL_QUOTA_OF_LEASES:
+		snprintf(text, size,
+			 "tenant %s has %u leases and %u acquires that wait, of the %u in all that "
+			 "it may have",
+			 tenant->name, tenant->n_leases, tenant->n_waiting, quotas->leases);
+		break;
+	case POOL_QUOTA_OF_RATE:
+		snprintf(text, size, "tenant %s acquires more than %u sandboxes a second",
+			 tenant->name, quotas->rate);
+		break;
+	default:
+		snprintf(text, size,
+			 "%u acquires of tenant %s wait already, as many as it may have",
+			 tenant->n_waiting, tenant->name);
+		break;
+	}
+	finish(request, POOL_QUOTA_EXCEEDED, text);
+}
+
 /* Nothing is parked, so wait. */
 static void wait(struct pool_template *template, struct pool_acquire *request, uint64_t timeout_ms)
 {
@@ -201,10 +244,7 @@ static void wait(struct pool_template *template, struct pool_acquire *request, u
 		pool_kick(pool);
 		return;
 	case -EDQUOT:
-		snprintf(request->text_room, sizeof(request->text_room),
-			 "%u acquires of tenant %" PRIu64 " wait already, as many as one may have",
-			 POOL_TENANT_WAITERS_MAX, request->tenant);
-		pool_queue_refuse(pool, request, POOL_EXHAUSTED, request->text_room);
+		refuse_quota(request, POOL_QUOTA_OF_QUEUE, 0);
 		return;
 	case -ENOSPC:
 		snprintf(request->text_room, sizeof(request->text_room),
@@ -248,6 +288,26 @@ static void miss(struct pool_template *template, struct pool_acquire *request, u
 	}
 }
 
+/* True when the tenant may not have what it asks for; the request has ended then. At once: were it
+ * kept with those that are told one a turn, one tenant's would delay all others'. */
+static bool is_denied(struct pool_acquire *request, const char *template_name)
+{
+	enum pool_quota quota;
+	uint64_t retry_ns;
+
+	if (!pool_tenant_may_use(request->tenant, template_name)) {
+		snprintf(request->text_room, sizeof(request->text_room),
+			 "tenant %s may not use template %s", request->tenant->name, template_name);
+		finish(request, POOL_DENIED, request->text_room);
+		return true;
+	}
+	quota = pool_tenant_admit(request->tenant, request->received_ns, &retry_ns);
+	if (quota != POOL_QUOTA_NONE) {
+		refuse_quota(request, quota, retry_ns);
+	}
+	return quota != POOL_QUOTA_NONE;
+}
+
 void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		  const struct pool_acquire_params *params)
 {
@@ -263,6 +323,8 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	request->pool = pool;
 	request->template = NULL;
 	request->tenant = params->tenant;
+	request->uid = params->uid;
+	request->gid = params->gid;
 	request->received_ns = base_clock_monotonic_ns();
 	request->ttl_ms = params->ttl_ms;
 	request->want_stream = params->want_stream;
@@ -271,6 +333,9 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	request->n_labels = params->n_labels;
 	if (pool->stopping) {
 		pool_queue_refuse(pool, request, POOL_UNAVAILABLE, "shutting down");
+		return;
+	}
+	if (is_denied(request, params->template_name)) {
 		return;
 	}
 	r = pool_labels_copy(params->labels, params->n_labels, &request->labels);

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "pool/internal.h"
 
 #include <assert.h>
@@ -255,6 +256,17 @@ static void on_spawned(struct pool_spawn *spawn, int result, pid_t pid, int pidf
 	}
 }
 
+static int draw_token(char token[POOL_TOKEN_LENGTH + 1])
+{
+	uint8_t bytes[POOL_TOKEN_LENGTH / 2];
+	int r = base_random(bytes, sizeof(bytes));
+
+	if (r == 0) {
+		base_hex(bytes, sizeof(bytes), token);
+	}
+	return r;
+}
+
 int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret_sandbox,
 		       struct base_error *error)
 {
@@ -269,6 +281,10 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	sandbox->pool = pool;
 	sandbox->template = template;
 	sandbox->generation = ++pool->generation;
+	r = draw_token(lease->token);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "drawing a token");
+	}
 	pool_launch_init(&sandbox->launch);
 	r = pool_launch_prepare(&sandbox->launch, pool, template->image, error);
 	if (r < 0) {
@@ -347,6 +363,17 @@ static void on_ttl(uv_timer_t *timer)
 	pool_release(sandbox->pool, sandbox->launch.id, POOL_CAUSE_EXPIRED);
 }
 
+void pool_sandbox_set_ttl(struct pool_sandbox *sandbox, uint64_t ttl_ms)
+{
+	assert(sandbox->state == POOL_SANDBOX_LEASED);
+	if (ttl_ms == 0) {
+		uv_timer_stop(&sandbox->timer);
+		return;
+	}
+	uv_update_time(sandbox->pool->loop);
+	uv_timer_start(&sandbox->timer, on_ttl, ttl_ms, 0);
+}
+
 int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint64_t ttl_ms)
 {
 	assert(sandbox->state == POOL_SANDBOX_PARKED);
@@ -364,8 +391,7 @@ int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint6
 	sandbox->template->n_parked--;
 	sandbox->template->n_leased++;
 	if (ttl_ms > 0) {
-		uv_update_time(sandbox->pool->loop);
-		uv_timer_start(&sandbox->timer, on_ttl, ttl_ms, 0);
+		pool_sandbox_set_ttl(sandbox, ttl_ms);
 	}
 	return 0;
 }

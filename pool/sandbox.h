@@ -84,6 +84,9 @@ void pool_sandbox_hurry(struct pool_sandbox *sandbox);
 /* Lets a parked sandbox run; it is leased from now on. 0, or -errno: the VMM is not there. */
 int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint64_t ttl_ms);
 
+/* A leased one ends in ttl_ms from now; 0: it does not by itself. */
+void pool_sandbox_set_ttl(struct pool_sandbox *sandbox, uint64_t ttl_ms);
+
 /* The agent's stream, in blocking mode; owned by the caller from now on. */
 int pool_sandbox_take_stream(struct pool_sandbox *sandbox);
 

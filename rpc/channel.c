@@ -51,6 +51,8 @@ static const int code_errnos[RPC_CODES] = {
 	[RPC_ALREADY_EXISTS] = EEXIST,
 	[RPC_DEADLINE_EXCEEDED] = ETIMEDOUT,
 	[RPC_EXHAUSTED] = EBUSY,
+	[RPC_PERMISSION_DENIED] = EACCES,
+	[RPC_QUOTA_EXCEEDED] = EDQUOT,
 	[RPC_UNAVAILABLE] = EAGAIN,
 	[RPC_FAILED] = EIO,
 	[RPC_INTERNAL] = EIO,
@@ -62,6 +64,8 @@ int rpc_fail(struct warmbox_error *error, enum warmbox_code code, int r, const c
 		va_list args;
 
 		error->code = code;
+		error->quota[0] = '\0';
+		error->retry_ms = -1;
 		va_start(args, format);
 		vsnprintf(error->text, sizeof(error->text), format, args);
 		va_end(args);
@@ -281,7 +285,7 @@ int rpc_channel_wait(struct rpc_channel *channel, uint64_t deadline_ns,
 int rpc_channel_check(const struct rpc_channel *channel, const struct rpc_message *response,
 		      struct warmbox_error *error)
 {
-	const msgpack_object *code, *text;
+	const msgpack_object *code, *text, *quota, *retry_ms;
 
 	if (response->error.type != MSGPACK_OBJECT_MAP) {
 		return 0;
@@ -294,6 +298,16 @@ int rpc_channel_check(const struct rpc_channel *channel, const struct rpc_messag
 
 	rpc_fail(error, (enum warmbox_code)known, 0, "%.*s", has_text ? (int)text->via.str.size : 0,
 		 has_text ? text->via.str.ptr : "");
+	quota = rpc_map_get(&response->error.via.map, "quota");
+	retry_ms = rpc_map_get(&response->error.via.map, "retry_ms");
+	if (error && quota && quota->type == MSGPACK_OBJECT_STR) {
+		snprintf(error->quota, sizeof(error->quota), "%.*s",
+			 (int)MIN(quota->via.str.size, (uint32_t)WARMBOX_QUOTA_MAX),
+			 quota->via.str.ptr);
+	}
+	if (error && retry_ms && retry_ms->type == MSGPACK_OBJECT_POSITIVE_INTEGER) {
+		error->retry_ms = (int64_t)MIN(retry_ms->via.u64, (uint64_t)INT64_MAX);
+	}
 	/* It may come out of a sandbox and go to a terminal. */
 	for (char *c = error ? error->text : NULL; c && *c; c++) {
 		if ((unsigned char)*c < 0x20 || *c == 0x7f) {

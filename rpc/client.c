@@ -222,17 +222,23 @@ int warmbox_acquire(struct warmbox_connection *connection,
 	return r;
 }
 
-/* A method whose only parameter is a lease. */
+/* A method whose parameters are a lease and, unless they are NULL, its token and a TTL. */
 static int call_lease(struct warmbox_connection *connection, const char *method,
-		      const char *lease_id, struct rpc_message *ret_response,
-		      struct warmbox_error *error)
+		      const char *lease_id, const char *token, const uint64_t *ttl_ms,
+		      struct rpc_message *ret_response, struct warmbox_error *error)
 {
 	struct rpc_encoder encoder;
 	int r;
 
 	rpc_encoder_init(&encoder);
-	rpc_encode_map(&encoder, 1);
+	rpc_encode_map(&encoder, 1u + (token != NULL) + (ttl_ms != NULL));
 	rpc_encode_key_str(&encoder, "lease", lease_id);
+	if (token) {
+		rpc_encode_key_str(&encoder, "token", token);
+	}
+	if (ttl_ms) {
+		rpc_encode_key_uint(&encoder, "ttl_ms", *ttl_ms);
+	}
 	r = rpc_encoder_result(&encoder);
 	if (r == 0) {
 		r = call(connection, method, encoder.buffer.data, encoder.buffer.size,
@@ -244,19 +250,28 @@ static int call_lease(struct warmbox_connection *connection, const char *method,
 	return r;
 }
 
-int warmbox_release(struct warmbox_connection *connection, const char *lease_id,
+int warmbox_release(struct warmbox_connection *connection, const char *lease_id, const char *token,
 		    struct warmbox_error *error)
 {
 	struct rpc_message response;
 
-	return call_lease(connection, "release", lease_id, &response, error);
+	return call_lease(connection, "release", lease_id, token, NULL, &response, error);
+}
+
+int warmbox_renew(struct warmbox_connection *connection, const char *lease_id, const char *token,
+		  uint64_t ttl_ms, struct warmbox_lease *ret_lease, struct warmbox_error *error)
+{
+	struct rpc_message response;
+	int r = call_lease(connection, "renew", lease_id, token, &ttl_ms, &response, error);
+
+	return r == 0 && ret_lease ? warmbox_lease_parse(&response.result, ret_lease, error) : r;
 }
 
 int warmbox_get(struct warmbox_connection *connection, const char *lease_id,
 		struct warmbox_lease *ret_lease, struct warmbox_error *error)
 {
 	struct rpc_message response;
-	int r = call_lease(connection, "get", lease_id, &response, error);
+	int r = call_lease(connection, "get", lease_id, NULL, NULL, &response, error);
 
 	return r == 0 ? warmbox_lease_parse(&response.result, ret_lease, error) : r;
 }
@@ -326,6 +341,7 @@ int warmbox_lease_parse(const msgpack_object *object, struct warmbox_lease *ret_
 	int r = 0;
 
 	r |= read_str(object, "lease", lease.id, sizeof(lease.id));
+	r |= read_str(object, "token", lease.token, sizeof(lease.token));
 	r |= read_str(object, "template", lease.template_name, sizeof(lease.template_name));
 	r |= read_str(object, "snapshot", lease.snapshot, sizeof(lease.snapshot));
 	r |= read_str(object, "socket", lease.socket, sizeof(lease.socket));
@@ -334,6 +350,7 @@ int warmbox_lease_parse(const msgpack_object *object, struct warmbox_lease *ret_
 	r |= read_uint(object, "pid", &pid);
 	r |= read_uint(object, "acquired_ns", &lease.acquired_realtime_ns);
 	r |= read_uint(object, "ttl_ms", &lease.ttl_ms);
+	r |= read_uint(object, "expires_ns", &lease.expires_realtime_ns);
 	r |= read_timings(object, &lease.timings);
 	if (r != 0 || !lease.id[0]) {
 		return rpc_fail(error, WARMBOX_PROTOCOL, -EBADMSG,

@@ -36,6 +36,8 @@ enum rpc_code {
 	RPC_ALREADY_EXISTS,
 	RPC_DEADLINE_EXCEEDED,
 	RPC_EXHAUSTED,
+	RPC_PERMISSION_DENIED,
+	RPC_QUOTA_EXCEEDED,
 	RPC_UNAVAILABLE,
 	RPC_FAILED,
 	RPC_INTERNAL,
@@ -111,6 +113,11 @@ void rpc_decoder_deinit(struct rpc_decoder *decoder);
 
 /* Where to read to: at least RPC_READ_BYTES. NULL: out of memory. */
 uint8_t *rpc_decoder_space(struct rpc_decoder *decoder, size_t *ret_size);
+/* There are bytes of a message that is not complete; after rpc_decoder_next() has returned 0. */
+static inline bool rpc_decoder_is_inside(const struct rpc_decoder *decoder)
+{
+	return decoder->start != decoder->end;
+}
 /* Says that size bytes were read to there. */
 void rpc_decoder_commit(struct rpc_decoder *decoder, size_t size);
 /* 1: a message. 0: more bytes are needed. */

@@ -6,7 +6,10 @@
  * Readable: one recv() into the decoder, and every complete request is dispatched. An answer is
  * sent at once; what the socket does not take is queued, up to a limit past which the connection
  * ends. A connection with too many open requests is paused: nothing is read until one is answered,
- * and only its end is watched for.
+ * and only its end is watched for. One whose tenant has used up its share of the loop's turn is
+ * held: it goes on in the next turn, in the order of those that were held.
+ *
+ * Descriptors that a client sends are closed by the kernel: they are never asked for.
  *
  * What may go wrong: end of stream, a reset, a failed write, bytes that are not the protocol. All
  * of them mark the connection ended and close its handle. The handle's close callback cancels what
@@ -34,6 +37,54 @@
 #define BOUND_ROOM_MIN 16
 
 static void handle_event(uv_poll_t *poll, int status, int events);
+
+/* --- bounds --- */
+
+static void set_begun(struct rpc_connection *connection, uint64_t ns)
+{
+	connection->server->n_begun += (ns != 0) - (connection->begun_ns != 0);
+	connection->begun_ns = ns;
+}
+
+static void count_buffered(struct rpc_connection *connection, uint64_t bytes)
+{
+	connection->tenant->buffered_bytes += bytes - connection->buffered_bytes;
+	connection->server->buffered_bytes += bytes - connection->buffered_bytes;
+	connection->buffered_bytes = bytes;
+}
+
+/* False: the tenant, or all together, have more bytes in memory than they may. */
+static bool is_within_buffers(struct rpc_connection *connection)
+{
+	count_buffered(connection,
+		       connection->in.room + connection->queued_bytes - connection->sent_bytes);
+	return connection->tenant->buffered_bytes <= RPC_TENANT_BUFFER_BYTES &&
+	       connection->server->buffered_bytes <= RPC_BUFFER_BYTES;
+}
+
+bool rpc_connection_has_turn(struct rpc_connection *connection)
+{
+	struct pool_tenant *tenant = connection->tenant;
+
+	if (tenant->turn != connection->server->turn) {
+		tenant->turn = connection->server->turn;
+		tenant->spent = 0;
+	}
+	return tenant->spent < RPC_TURN_COST_MAX;
+}
+
+static bool is_held(const struct rpc_connection *connection)
+{
+	return !base_list_is_empty(&connection->held);
+}
+
+static void hold(struct rpc_connection *connection)
+{
+	if (!is_held(connection)) {
+		base_list_append(&connection->server->held, &connection->held);
+		uv_async_send(&connection->server->resume);
+	}
+}
 
 /* --- ending --- */
 
@@ -116,6 +167,11 @@ static void handle_closed(uv_handle_t *handle)
 	if (connection->next) {
 		connection->next->previous = connection->previous;
 	}
+	set_begun(connection, 0);
+	count_buffered(connection, 0);
+	base_list_remove(&connection->held);
+	connection->tenant->n_connections--;
+	pool_tenant_unref(connection->tenant);
 	rpc_decoder_deinit(&connection->in);
 	free(connection->bound);
 	free(connection);
@@ -154,7 +210,7 @@ static void watch(struct rpc_connection *connection)
 	int events = connection->paused ? UV_DISCONNECT : UV_READABLE;
 	int r;
 
-	if (connection->ended) {
+	if (connection->ended || connection->gone) {
 		return;
 	}
 	if (connection->out_first) {
@@ -230,7 +286,7 @@ static int enqueue(struct rpc_connection *connection, const char *data, size_t s
 		connection->out_first = output;
 	}
 	connection->out_last = output;
-	return 0;
+	return is_within_buffers(connection) ? 0 : -ENOBUFS;
 }
 
 void rpc_connection_send(struct rpc_connection *connection, const char *data, size_t size, int fd)
@@ -270,8 +326,14 @@ static void end_with_error(struct rpc_connection *connection, int r)
 	const char *text = r == -EMSGSIZE ? "a message is larger than the limit"
 			   : r == -ELOOP  ? "a message is nested deeper than the limit"
 			   : r == -ENOMEM ? "out of memory"
-					  : "this is not msgpack-RPC";
-	enum rpc_code code = r == -ENOMEM ? RPC_INTERNAL : RPC_INVALID_REQUEST;
+			   : r == -ENOBUFS
+				   ? "this tenant's connections hold more bytes than they may"
+			   : r == -ETIMEDOUT ? "a message was begun and not ended in time"
+					     : "this is not msgpack-RPC";
+	enum rpc_code code = r == -ENOMEM      ? RPC_INTERNAL
+			     : r == -ENOBUFS   ? RPC_EXHAUSTED
+			     : r == -ETIMEDOUT ? RPC_DEADLINE_EXCEEDED
+					       : RPC_INVALID_REQUEST;
 
 	connection->server->counters.errors[code]++;
 	rpc_encoder_reset(encoder);
@@ -298,6 +360,27 @@ static void forget_read_leases(struct rpc_connection *connection)
 	}
 }
 
+/* What is in the decoder is the beginning of a message, unless it is not looked at now. */
+static void note_begun(struct rpc_connection *connection, uint64_t now_ns)
+{
+	if (connection->paused || is_held(connection) || !rpc_decoder_is_inside(&connection->in)) {
+		set_begun(connection, 0);
+	} else if (connection->begun_ns == 0) {
+		set_begun(connection, now_ns);
+		rpc_server_watch_time(connection->server);
+	}
+}
+
+void rpc_connection_check_time(struct rpc_connection *connection, uint64_t now_ns)
+{
+	uint64_t most_ns = connection->server->message_timeout_ms * NSEC_PER_MSEC;
+
+	if (!connection->ended && connection->begun_ns > 0 &&
+	    now_ns - connection->begun_ns >= most_ns) {
+		end_with_error(connection, -ETIMEDOUT);
+	}
+}
+
 /* Dispatches what is complete in the decoder. */
 static void dispatch(struct rpc_connection *connection, uint64_t received_ns)
 {
@@ -308,10 +391,15 @@ static void dispatch(struct rpc_connection *connection, uint64_t received_ns)
 	forget_read_leases(connection);
 	connection->dispatching = true;
 	while (!connection->ended && connection->n_open < RPC_OPEN_REQUESTS_MAX) {
+		if (!rpc_connection_has_turn(connection)) {
+			hold(connection);
+			break;
+		}
 		r = rpc_decoder_next(&connection->in, &connection->server->zone, &message);
 		if (r <= 0) {
 			break;
 		}
+		set_begun(connection, 0);
 		if (message.type != RPC_REQUEST) {
 			/* This side asks nothing and knows no notification. */
 			r = -EBADMSG;
@@ -323,28 +411,32 @@ static void dispatch(struct rpc_connection *connection, uint64_t received_ns)
 	if (connection->ended) {
 		return;
 	}
+	if (r == 0 && !is_within_buffers(connection)) {
+		r = -ENOBUFS;
+	}
 	if (r < 0) {
 		end_with_error(connection, r);
 		return;
 	}
 	connection->paused = connection->n_open == RPC_OPEN_REQUESTS_MAX;
+	note_begun(connection, received_ns);
 	watch(connection);
 }
 
-void rpc_connection_resume(struct rpc_connection *connection)
-{
-	if (!connection->ended && connection->n_open < RPC_OPEN_REQUESTS_MAX) {
-		dispatch(connection, base_clock_monotonic_ns());
-	}
-}
-
-/* 1: bytes came and were handled. 0: none there. <0: the connection is to be ended. */
+/* 1: bytes came and were handled. 0: none there, or this is not the time. <0: the connection is to
+ * be ended. */
 static int receive(struct rpc_connection *connection)
 {
 	size_t size;
-	uint8_t *data = rpc_decoder_space(&connection->in, &size);
+	uint8_t *data;
 	ssize_t n;
 
+	if (is_held(connection) || !rpc_connection_has_turn(connection)) {
+		connection->readable = true;
+		hold(connection);
+		return 0;
+	}
+	data = rpc_decoder_space(&connection->in, &size);
 	if (!data) {
 		return -ENOMEM;
 	}
@@ -366,9 +458,32 @@ static int receive(struct rpc_connection *connection)
 /* The client has gone, and libuv polls no more. What it sent before still counts. */
 static void drain(struct rpc_connection *connection)
 {
+	connection->gone = true;
 	while (!connection->ended && !connection->paused && receive(connection) > 0) {
 	}
-	rpc_connection_end(connection);
+	if (!is_held(connection) || connection->paused) {
+		rpc_connection_end(connection);
+	}
+}
+
+void rpc_connection_resume(struct rpc_connection *connection)
+{
+	bool readable = connection->readable;
+
+	base_list_remove(&connection->held);
+	connection->readable = false;
+	if (connection->ended || connection->n_open == RPC_OPEN_REQUESTS_MAX) {
+		return;
+	}
+	dispatch(connection, base_clock_monotonic_ns());
+	if (connection->ended || connection->paused) {
+		return;
+	}
+	if (connection->gone) {
+		drain(connection);
+	} else if (readable && receive(connection) < 0) {
+		rpc_connection_end(connection);
+	}
 }
 
 static void handle_event(uv_poll_t *poll, int status, int events)
@@ -393,36 +508,32 @@ static void handle_event(uv_poll_t *poll, int status, int events)
 
 /* --- beginning --- */
 
-/* Who is at the other end, as the kernel has it: whose turn it is among those who wait. A socket
- * that does not tell has nobody at its end to tell of. */
-static uint64_t tenant_of(int fd)
-{
-	struct ucred peer = { .uid = (uid_t)-1 };
-	socklen_t size = sizeof(peer);
-
-	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
-	return peer.uid;
-}
-
-int rpc_connection_new(struct rpc_server *server, int fd)
+int rpc_connection_new(struct rpc_server *server, int fd, struct pool_tenant *tenant, uid_t uid,
+		       gid_t gid)
 {
 	struct rpc_connection *connection = calloc(1, sizeof(*connection));
 	int r;
 
 	if (!connection) {
+		pool_tenant_unref(tenant);
 		base_fd_close(fd);
 		return -ENOMEM;
 	}
 	connection->server = server;
 	connection->fd = fd;
-	connection->tenant = tenant_of(fd);
+	connection->tenant = tenant;
+	connection->uid = uid;
+	connection->gid = gid;
+	base_list_init(&connection->held);
 	connection->poll.data = connection;
 	r = uv_poll_init(server->loop, &connection->poll, fd);
 	if (r < 0) {
+		pool_tenant_unref(tenant);
 		base_fd_close(fd);
 		free(connection);
 		return r;
 	}
+	tenant->n_connections++;
 	connection->next = server->connections;
 	if (server->connections) {
 		server->connections->previous = connection;

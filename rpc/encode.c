@@ -77,6 +77,24 @@ void rpc_encode_error(struct rpc_encoder *encoder, uint32_t id, enum rpc_code co
 	rpc_encode_str(encoder, NULL);
 }
 
+void rpc_encode_quota_error(struct rpc_encoder *encoder, uint32_t id, const char *text,
+			    const char *quota, uint64_t retry_ms)
+{
+	rpc_encode_array(encoder, 4);
+	rpc_encode_uint(encoder, RPC_RESPONSE);
+	rpc_encode_uint(encoder, id);
+	rpc_encode_map(encoder, 4);
+	rpc_encode_key_str(encoder, "code", rpc_code_name(RPC_QUOTA_EXCEEDED));
+	rpc_encode_key_str(encoder, "message", text);
+	rpc_encode_key_str(encoder, "quota", quota);
+	if (retry_ms > 0) {
+		rpc_encode_key_uint(encoder, "retry_ms", retry_ms);
+	} else {
+		rpc_encode_key_str(encoder, "retry_ms", NULL);
+	}
+	rpc_encode_str(encoder, NULL);
+}
+
 void rpc_encode_raw(struct rpc_encoder *encoder, const void *data, size_t size)
 {
 	append(encoder, data, size);

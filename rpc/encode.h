@@ -36,6 +36,9 @@ void rpc_encode_response(struct rpc_encoder *encoder, uint32_t id);
 /* A whole response. */
 void rpc_encode_error(struct rpc_encoder *encoder, uint32_t id, enum rpc_code code,
 		      const char *text);
+/* A whole response: RPC_QUOTA_EXCEEDED. retry_ms 0: not known. */
+void rpc_encode_quota_error(struct rpc_encoder *encoder, uint32_t id, const char *text,
+			    const char *quota, uint64_t retry_ms);
 /* Bytes that are encoded already. */
 void rpc_encode_raw(struct rpc_encoder *encoder, const void *data, size_t size);
 

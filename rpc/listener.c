@@ -24,6 +24,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* Linux 6.16 */
+#endif
+
 #define LOCK_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) + sizeof(".lock"))
 
 static void lock_path(const char *path, char out[LOCK_PATH_MAX])
@@ -103,6 +107,11 @@ static int bind_socket(const char *path, gid_t group, int *ret_fd, struct base_e
 
 	strcpy(address.sun_path, path);
 	/* The mode before bind() is the most that the path is born with. */
+	/* Nobody has to send this side a descriptor, and one may be costly to close: connections
+	 * refuse them from the outset, where the kernel can. */
+	if (fd >= 0) {
+		(void)setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &(int){ 0 }, sizeof(int));
+	}
 	if (fd < 0 || fchmod(fd, 0600) < 0 ||
 	    bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		return base_error_set_errno(error, -errno, "cannot bind %s", path);

@@ -15,22 +15,32 @@
 #include <errno.h>
 #include <string.h>
 
+/* What a method costs of a tenant's share of a turn (RPC_TURN_COST_MAX). */
+enum cost {
+	CHEAP = 1,
+	LONG = 8, /* it looks at every lease */
+};
+
 struct method {
 	const char *name;
 	rpc_method_fn fn;
+	enum cost cost;
+	bool for_admins;
 };
 
 static const struct method methods[RPC_METHODS] = {
-	[RPC_METHOD_ACQUIRE] = { "acquire", rpc_method_acquire },
-	[RPC_METHOD_RELEASE] = { "release", rpc_method_release },
-	[RPC_METHOD_GET] = { "get", rpc_method_get },
-	[RPC_METHOD_LIST] = { "list", rpc_method_list },
-	[RPC_METHOD_TEMPLATE_LIST] = { "template.list", rpc_method_template_list },
-	[RPC_METHOD_TEMPLATE_INSPECT] = { "template.inspect", rpc_method_template_inspect },
-	[RPC_METHOD_POOL_GET] = { "pool.get", rpc_method_pool_get },
-	[RPC_METHOD_POOL_SET] = { "pool.set", rpc_method_pool_set },
-	[RPC_METHOD_STATS] = { "stats", rpc_method_stats },
-	[RPC_METHOD_HEALTH] = { "health", rpc_method_health },
+	[RPC_METHOD_ACQUIRE] = { "acquire", rpc_method_acquire, CHEAP, false },
+	[RPC_METHOD_RELEASE] = { "release", rpc_method_release, CHEAP, false },
+	[RPC_METHOD_RENEW] = { "renew", rpc_method_renew, CHEAP, false },
+	[RPC_METHOD_GET] = { "get", rpc_method_get, CHEAP, false },
+	[RPC_METHOD_LIST] = { "list", rpc_method_list, LONG, false },
+	[RPC_METHOD_TEMPLATE_LIST] = { "template.list", rpc_method_template_list, CHEAP, true },
+	[RPC_METHOD_TEMPLATE_INSPECT] = { "template.inspect", rpc_method_template_inspect, CHEAP,
+					  true },
+	[RPC_METHOD_POOL_GET] = { "pool.get", rpc_method_pool_get, CHEAP, true },
+	[RPC_METHOD_POOL_SET] = { "pool.set", rpc_method_pool_set, CHEAP, true },
+	[RPC_METHOD_STATS] = { "stats", rpc_method_stats, LONG, true },
+	[RPC_METHOD_HEALTH] = { "health", rpc_method_health, CHEAP, false },
 };
 
 const char *rpc_method_name(enum rpc_method_id id)
@@ -160,6 +170,18 @@ void rpc_request_refuse(struct rpc_request *request, enum rpc_code code, const c
 	rpc_request_answer(request, -1);
 }
 
+void rpc_request_refuse_quota(struct rpc_request *request, enum pool_quota quota, uint64_t retry_ns,
+			      const char *text)
+{
+	struct rpc_server *server = request->connection->server;
+
+	server->counters.errors[RPC_QUOTA_EXCEEDED]++;
+	rpc_encoder_reset(&server->encoder);
+	rpc_encode_quota_error(&server->encoder, request->id, text, pool_quota_name(quota),
+			       (retry_ns + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+	rpc_request_answer(request, -1);
+}
+
 void rpc_request_refuse_status(struct rpc_request *request, enum pool_status status,
 			       const char *text)
 {
@@ -182,6 +204,10 @@ void rpc_request_refuse_status(struct rpc_request *request, enum pool_status sta
 	case POOL_INVALID:
 		rpc_request_refuse(request, RPC_INVALID_ARGUMENT, text ?: "contradictory");
 		return;
+	case POOL_DENIED:
+		rpc_request_refuse(request, RPC_PERMISSION_DENIED, text ?: "not allowed");
+		return;
+	case POOL_QUOTA_EXCEEDED: /* rpc_request_refuse_quota() */
 	case POOL_OK:
 		break;
 	}
@@ -230,6 +256,7 @@ void rpc_request_dispatch(struct rpc_connection *connection, const struct rpc_me
 	list_add(&connection->open, request);
 	connection->n_open++;
 
+	connection->tenant->spent += CHEAP;
 	if (message->malformed || duplicate) {
 		rpc_request_refuse(request, RPC_INVALID_REQUEST,
 				   message->malformed ?: "a request with this id is open");
@@ -243,6 +270,13 @@ void rpc_request_dispatch(struct rpc_connection *connection, const struct rpc_me
 		return;
 	}
 	server->counters.requests[method - methods]++;
+	connection->tenant->spent += method->cost - CHEAP;
+	if (method->for_admins && !connection->tenant->config->admin) {
+		base_error_set(&error, 0, "%s: tenant %s is no administrator", method->name,
+			       connection->tenant->name);
+		rpc_request_refuse(request, RPC_PERMISSION_DENIED, error.text);
+		return;
+	}
 	rpc_params_init(&params, &message->params, &server->zone, &error);
 	method->fn(request, &params);
 }

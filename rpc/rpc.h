@@ -23,6 +23,7 @@ struct rpc_server_config {
 	const char *socket_path;
 	gid_t group;		     /* of the socket; RPC_GROUP_UNCHANGED: the process's */
 	uint64_t acquire_timeout_ms; /* for acquires that do not say */
+	uint64_t message_timeout_ms; /* from a message's first byte to its last; 0: the default */
 };
 
 /*

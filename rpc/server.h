@@ -19,10 +19,20 @@
 #include "rpc/params.h"
 #include "rpc/rpc.h"
 
-#define RPC_CONNECTIONS_MAX   1024	 /* one more is told `exhausted` and closed */
-#define RPC_OPEN_REQUESTS_MAX 64	 /* of a connection; no more are read meanwhile */
-#define RPC_OUTPUT_MAX_BYTES  MIB(4)	 /* unsent, of a connection; one that does not read ends */
-#define RPC_UNREAD_LEASES_MAX 256	 /* leases of a connection that may not have been read */
+#define RPC_CONNECTIONS_MAX	   1024 /* one more is told `exhausted` and closed */
+#define RPC_CONNECTIONS_RESERVED   16	/* of them, for administrators */
+#define RPC_TENANT_CONNECTIONS_MAX 256	/* of a tenant that is no administrator */
+#define RPC_ACCEPTS_MAX		   16	/* in a turn of the loop */
+/* What a tenant's requests in a turn of the loop may cost together (see rpc/request.c); the rest
+ * waits, so that others come first. */
+#define RPC_TURN_COST_MAX	16
+#define RPC_OPEN_REQUESTS_MAX	64	 /* of a connection; no more are read meanwhile */
+#define RPC_OUTPUT_MAX_BYTES	MIB(4)	 /* unsent, of a connection; one that does not read ends */
+#define RPC_TENANT_BUFFER_BYTES MIB(32)	 /* of all connections of a tenant, in and out */
+#define RPC_BUFFER_BYTES	MIB(256) /* of all tenants */
+#define RPC_MESSAGE_TIMEOUT_MS \
+	10000			  /* from a message's first byte to its last, unless configured */
+#define RPC_UNREAD_LEASES_MAX 256 /* leases of a connection that may not have been read */
 #define RPC_TIMEOUT_MAX_MS    86400000	 /* of an acquire: a day */
 #define RPC_TTL_MAX_MS	      2592000000 /* 30 days */
 #define RPC_LIST_MAX	      512	 /* elements of one answer */
@@ -31,6 +41,7 @@
 enum rpc_method_id {
 	RPC_METHOD_ACQUIRE,
 	RPC_METHOD_RELEASE,
+	RPC_METHOD_RENEW,
 	RPC_METHOD_GET,
 	RPC_METHOD_LIST,
 	RPC_METHOD_TEMPLATE_LIST,
@@ -53,19 +64,25 @@ struct rpc_counters {
 struct rpc_server {
 	uv_loop_t *loop;
 	struct rpc_listener listener;
-	uint64_t acquire_timeout_ms;
+	uint64_t acquire_timeout_ms, message_timeout_ms;
 	struct pool *pool;
 	struct snapshot_store *store;
 	uint64_t started_ns;
 
 	uv_poll_t accept_poll;
 	uv_async_t resume;     /* looks for connections that can go on reading */
-	unsigned open_handles; /* of the two */
-	int reserve_fd;	       /* given up to refuse a client when descriptors run out */
+	uv_prepare_t prepare;  /* counts turns */
+	uv_timer_t timer;      /* runs while there are messages that are not complete */
+	unsigned open_handles; /* of these */
+	uint64_t turn;
+	int reserve_fd; /* given up to refuse a client when descriptors run out */
 
 	struct rpc_connection *connections;
 	unsigned n_connections;
-	unsigned n_works; /* on the thread pool */
+	unsigned n_begun;	 /* messages that are not complete */
+	uint64_t buffered_bytes; /* of all connections */
+	struct base_link held;	 /* connections that go on in the next turn, first come first */
+	unsigned n_works;	 /* on the thread pool */
 
 	bool stopping;
 	void (*stopped)(void *userdata);
@@ -78,6 +95,9 @@ struct rpc_server {
 
 /* Tells whoever waits for the end of the server, when it is reached. */
 void rpc_server_check_stopped(struct rpc_server *server);
+
+/* A message is begun: sees to it that rpc_connection_check_time() is called. */
+void rpc_server_watch_time(struct rpc_server *server);
 
 static inline uint64_t rpc_server_uptime_ms(const struct rpc_server *server)
 {
@@ -97,15 +117,22 @@ struct rpc_connection {
 	struct rpc_server *server;
 	struct rpc_connection *previous, *next;
 	int fd;
-	uint64_t tenant; /* the client's user id */
+	struct pool_tenant *tenant; /* a reference */
+	uid_t uid;
+	gid_t gid; /* by which it is that tenant; POOL_GROUP_NONE: by its user */
 	uv_poll_t poll;
 	int events; /* that are polled for */
 	bool dispatching;
-	bool paused; /* RPC_OPEN_REQUESTS_MAX are open */
-	bool ended;  /* the handle is being closed; nothing is read, sent or answered */
-	bool reset;  /* the client did not read all that was sent */
+	bool paused;	       /* RPC_OPEN_REQUESTS_MAX are open */
+	bool gone;	       /* the client has closed; what it sent before is still handled */
+	bool readable;	       /* when it was held */
+	struct base_link held; /* server->held: its tenant's share of the turn was used up */
+	bool ended;	       /* the handle is being closed; nothing is read, sent or answered */
+	bool reset;	       /* the client did not read all that was sent */
 
 	struct rpc_decoder in;
+	uint64_t begun_ns;	 /* when the message that is not complete began; 0: there is none */
+	uint64_t buffered_bytes; /* as counted for the tenant and the server */
 	struct rpc_output *out_first, *out_last;
 	uint64_t queued_bytes, sent_bytes; /* since the beginning */
 
@@ -117,12 +144,18 @@ struct rpc_connection {
 	size_t n_bound, bound_room;
 };
 
-/* Serves a socket (consumed, on failure too). */
-int rpc_connection_new(struct rpc_server *server, int fd);
+/* Serves a socket (consumed, on failure too) of a client of that tenant, of which the reference is
+ * consumed likewise; uid and gid get the sockets of its sandboxes. */
+int rpc_connection_new(struct rpc_server *server, int fd, struct pool_tenant *tenant, uid_t uid,
+		       gid_t gid);
 /* Marks it ended. Its memory goes in a later iteration of the loop. */
 void rpc_connection_end(struct rpc_connection *connection);
-/* Goes on with a connection that was paused and need not be any more. */
+/* Whether its tenant may have another request dispatched in this turn of the loop. */
+bool rpc_connection_has_turn(struct rpc_connection *connection);
+/* Goes on with a connection that was paused or held and need not be any more. */
 void rpc_connection_resume(struct rpc_connection *connection);
+/* Ends it when its message has taken too long. */
+void rpc_connection_check_time(struct rpc_connection *connection, uint64_t now_ns);
 /* Sends or queues bytes. fd (-1: none) goes with the first; it is consumed. May end the connection.
  */
 void rpc_connection_send(struct rpc_connection *connection, const char *data, size_t size, int fd);
@@ -180,7 +213,10 @@ struct rpc_encoder *rpc_request_encoder(struct rpc_request *request);
  * may be freed. Not for one without a connection. */
 void rpc_request_answer(struct rpc_request *request, int fd);
 void rpc_request_refuse(struct rpc_request *request, enum rpc_code code, const char *text);
-/* The code and the default text of a pool's status. */
+/* quota_exceeded; retry_ns 0: not known. */
+void rpc_request_refuse_quota(struct rpc_request *request, enum pool_quota quota, uint64_t retry_ns,
+			      const char *text);
+/* The code and the default text of a pool's status, but for POOL_QUOTA_EXCEEDED. */
 void rpc_request_refuse_status(struct rpc_request *request, enum pool_status status,
 			       const char *text);
 /* Takes an unfinished or unread request out of its connection's list and frees it. */
@@ -192,6 +228,7 @@ typedef void (*rpc_method_fn)(struct rpc_request *request, struct rpc_params *pa
 
 void rpc_method_acquire(struct rpc_request *request, struct rpc_params *params);
 void rpc_method_release(struct rpc_request *request, struct rpc_params *params);
+void rpc_method_renew(struct rpc_request *request, struct rpc_params *params);
 void rpc_method_get(struct rpc_request *request, struct rpc_params *params);
 void rpc_method_list(struct rpc_request *request, struct rpc_params *params);
 void rpc_method_template_list(struct rpc_request *request, struct rpc_params *params);

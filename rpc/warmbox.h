@@ -20,7 +20,7 @@
  *    warmbox_agent_exec(agent, &(struct warmbox_exec_params){ .argv = argv }, &id, &error);
  *    warmbox_agent_run(agent, id, -1, &stdio, &exit, &error);
  *    warmbox_agent_free(agent);
- *    warmbox_release(connection, lease.id, &error);
+ *    warmbox_release(connection, lease.id, lease.token, &error);
  *    warmbox_disconnect(connection);
  *
  * Every function that can fail returns 0 (or a documented positive outcome) or -errno, and then
@@ -45,7 +45,9 @@ extern "C" {
 
 #define WARMBOX_DEFAULT_SOCKET "/run/warmbox/warmboxd.sock"
 #define WARMBOX_TEXT_MAX       512
-#define WARMBOX_ID_LENGTH      32  /* of leases and snapshots */
+#define WARMBOX_ID_LENGTH      32 /* of leases and snapshots */
+#define WARMBOX_TOKEN_LENGTH   32 /* of leases */
+#define WARMBOX_QUOTA_MAX      16
 #define WARMBOX_NAME_MAX       64  /* of templates */
 #define WARMBOX_PATH_MAX       108 /* of Unix sockets, with the NUL */
 
@@ -59,6 +61,8 @@ enum warmbox_code {
 	WARMBOX_ALREADY_EXISTS,
 	WARMBOX_DEADLINE_EXCEEDED,
 	WARMBOX_EXHAUSTED,
+	WARMBOX_PERMISSION_DENIED,
+	WARMBOX_QUOTA_EXCEEDED, /* the error has `quota` and `retry_ms` */
 	WARMBOX_UNAVAILABLE,
 	WARMBOX_FAILED,
 	WARMBOX_INTERNAL,
@@ -77,6 +81,10 @@ WARMBOX_PUBLIC const char *warmbox_code_name(enum warmbox_code code);
 struct warmbox_error {
 	enum warmbox_code code;
 	char text[WARMBOX_TEXT_MAX]; /* NUL-terminated, without the code's name */
+	/* WARMBOX_QUOTA_EXCEEDED: which quota, and after what time trying again is of use; -1: when
+	 * something of the same tenant has ended. */
+	char quota[WARMBOX_QUOTA_MAX];
+	int64_t retry_ms;
 };
 
 /* --- manager --- */
@@ -131,14 +139,16 @@ struct warmbox_timings {
 
 struct warmbox_lease {
 	char id[WARMBOX_ID_LENGTH + 1];
+	char token[WARMBOX_TOKEN_LENGTH + 1]; /* of warmbox_acquire(); else empty */
 	char template_name[WARMBOX_NAME_MAX + 1];
 	char snapshot[WARMBOX_ID_LENGTH + 1];
-	char socket[WARMBOX_PATH_MAX]; /* for warmbox_agent_connect() */
+	char socket[WARMBOX_PATH_MAX]; /* for warmbox_agent_connect(); empty: this user has none */
 	char cause[32];		       /* why it ended; empty while it is active */
 	uint32_t pid;		       /* of the VMM */
 	bool active;
 	uint64_t acquired_realtime_ns;
-	uint64_t ttl_ms;
+	uint64_t ttl_ms;	      /* as acquired or renewed last; 0: none */
+	uint64_t expires_realtime_ns; /* 0: never */
 	struct warmbox_timings timings;
 };
 
@@ -148,8 +158,14 @@ WARMBOX_PUBLIC int warmbox_acquire(struct warmbox_connection *connection,
 				   const struct warmbox_acquire_params *params,
 				   struct warmbox_lease *ret_lease, int *ret_stream,
 				   struct warmbox_error *error);
+/* token: the lease's; NULL is for administrators. */
 WARMBOX_PUBLIC int warmbox_release(struct warmbox_connection *connection, const char *lease_id,
-				   struct warmbox_error *error);
+				   const char *token, struct warmbox_error *error);
+/* The lease ends in ttl_ms from now (0: not by itself). ret_lease may be NULL. */
+WARMBOX_PUBLIC int warmbox_renew(struct warmbox_connection *connection, const char *lease_id,
+				 const char *token, uint64_t ttl_ms,
+				 struct warmbox_lease *ret_lease, struct warmbox_error *error);
+/* Only of leases of one's own tenant, unless one is an administrator. */
 WARMBOX_PUBLIC int warmbox_get(struct warmbox_connection *connection, const char *lease_id,
 			       struct warmbox_lease *ret_lease, struct warmbox_error *error);
 /* Reads one lease out of a result, for example an element of `list`. */

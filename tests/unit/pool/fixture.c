@@ -110,6 +110,7 @@ int fixture_setup(void **state)
 	assert_int_equal(uv_loop_init(&fixture->loop), 0);
 	assert_int_equal(uv_loop_close(&fixture->loop), 0);
 	fixture->n_fds = fixture_count_entries("/proc/self/fd");
+	fixture->tenants.others = pool_tenant_config_others();
 	strcpy(fixture->root, "/tmp/warmbox-pool-XXXXXX");
 	assert_non_null(mkdtemp(fixture->root));
 	snprintf(fixture->store_path, sizeof(fixture->store_path), "%s/store", fixture->root);
@@ -217,6 +218,7 @@ struct pool_config fixture_config(const struct fixture *fixture, unsigned target
 		.restore_concurrency = concurrency,
 		.identity_timeout_ms = identity_timeout_ms,
 		.acquire_timeout_ms = 5000,
+		.tenants = &fixture->tenants,
 	};
 }
 
@@ -327,7 +329,8 @@ static void on_acquired(struct pool_acquire *request, enum pool_status status,
 		assert_true(lease->active);
 		snprintf(acquired->id, sizeof(acquired->id), "%s", lease->id);
 		snprintf(acquired->socket_path, sizeof(acquired->socket_path), "%s",
-			 lease->socket_path);
+			 lease->socket_path ?: "");
+		snprintf(acquired->token, sizeof(acquired->token), "%s", lease->token);
 		acquired->pid = lease->pid;
 		acquired->timings = lease->timings;
 	} else {
@@ -338,14 +341,38 @@ static void on_acquired(struct pool_acquire *request, enum pool_status status,
 	}
 }
 
+struct pool_tenant *fixture_tenant(struct fixture *fixture, uid_t uid)
+{
+	struct pool_peer peer = { .uid = uid, .gid = uid };
+	gid_t gid;
+	struct pool_tenant *tenant = pool_tenants_find(pool_tenants(fixture->pool), &peer, &gid);
+
+	if (!tenant) {
+		/* A test lets memory run out, once. */
+		tenant = pool_tenants_find(pool_tenants(fixture->pool), &peer, &gid);
+	}
+	assert_non_null(tenant);
+	assert_int_equal(gid, POOL_GROUP_NONE);
+	/* It is remembered for longer than a test takes. */
+	pool_tenant_unref(tenant);
+	return tenant;
+}
+
 void fixture_acquire_params(struct fixture *fixture, struct acquired *acquired,
 			    const struct pool_acquire_params *params)
 {
+	struct pool_acquire_params owned = *params;
+
+	if (!owned.tenant) {
+		owned.tenant = fixture_tenant(fixture, getuid());
+		owned.uid = getuid();
+		owned.gid = POOL_GROUP_NONE;
+	}
 	*acquired = (struct acquired){
 		.request = { .userdata = acquired, .fn = on_acquired },
 		.stream = -1,
 	};
-	pool_acquire(fixture->pool, &acquired->request, params);
+	pool_acquire(fixture->pool, &acquired->request, &owned);
 }
 
 void fixture_acquire(struct fixture *fixture, struct acquired *acquired, const char *name,

@@ -31,6 +31,7 @@ struct fixture {
 	struct pool *pool;
 	/* Of the pools made from now on. */
 	unsigned memory_floor_percent, shells;
+	struct pool_tenants_config tenants;
 	uint64_t fill_limit_bytes;
 	bool stopped, timed_out;
 	unsigned n_fds;
@@ -75,6 +76,9 @@ void fixture_on_stopped(void *userdata);
 /* The template's figures; zeros when it is unknown. Texts are copied to static storage. */
 struct pool_template_info fixture_info(struct fixture *fixture, const char *name);
 
+/* The tenant of a user; borrowed from the pool. */
+struct pool_tenant *fixture_tenant(struct fixture *fixture, uid_t uid);
+
 /* An acquire and what became of it. */
 struct acquired {
 	struct pool_acquire request;
@@ -83,13 +87,15 @@ struct acquired {
 	enum pool_status status;
 	int stream;
 	char id[POOL_LEASE_ID_LENGTH + 1];
-	char socket_path[128];
+	char socket_path[128]; /* empty: none */
+	char token[POOL_TOKEN_LENGTH + 1];
 	int pid;
 	struct pool_timings timings;
 	char text[BASE_ERROR_TEXT_MAX];
 };
 void fixture_acquire(struct fixture *fixture, struct acquired *acquired, const char *name,
 		     uint64_t timeout_ms);
+/* Without a tenant: that of the user who runs the test. */
 void fixture_acquire_params(struct fixture *fixture, struct acquired *acquired,
 			    const struct pool_acquire_params *params);
 

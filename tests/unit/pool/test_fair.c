@@ -14,11 +14,24 @@
 
 #define NEVER UINT64_MAX
 
+/* One more than the tests' numbers; that one is for UINT64_MAX. */
+#define TENANTS_MAX 2000
+
 static struct pool_fair fair;
+static struct pool_tenant_config config = { .quotas = { .queue = POOL_QUOTA_QUEUE } };
+static struct pool_tenant tenants[TENANTS_MAX + 1];
+
+static struct pool_tenant *tenant_of(uint64_t number)
+{
+	return &tenants[MIN(number, (uint64_t)TENANTS_MAX)];
+}
 
 static int setup(void **state)
 {
 	pool_fair_init(&fair, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(tenants); i++) {
+		tenants[i].config = &config;
+	}
 	return 0;
 }
 
@@ -27,8 +40,10 @@ static int teardown(void **state)
 {
 	assert_int_equal(fair.n_waiting, 0);
 	for (unsigned i = 0; i < POOL_FAIR_BUCKETS; i++) {
-		assert_true(base_list_is_empty(&fair.tenants[i]));
 		assert_true(base_list_is_empty(&fair.lanes[i]));
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(tenants); i++) {
+		assert_int_equal(tenants[i].n_waiting, 0);
 	}
 	for (unsigned i = 0; i < POOL_WHEEL_LEVELS; i++) {
 		assert_true(fair.deadlines.occupied[i] == 0);
@@ -38,7 +53,7 @@ static int teardown(void **state)
 
 static void add(struct pool_fair_queue *queue, struct pool_waiter *waiter, uint64_t tenant)
 {
-	assert_int_equal(pool_fair_add(&fair, queue, waiter, tenant, NEVER), 0);
+	assert_int_equal(pool_fair_add(&fair, queue, waiter, tenant_of(tenant), NEVER), 0);
 }
 
 static struct pool_waiter *serve(struct pool_fair_queue *queue)
@@ -162,17 +177,17 @@ static void limits_hold(void **state)
 	pool_fair_queue_init(&x);
 	pool_fair_queue_init(&y);
 	/* A tenant's limit is over all queues. */
-	for (unsigned i = 0; i < POOL_TENANT_WAITERS_MAX; i++) {
+	for (unsigned i = 0; i < POOL_QUOTA_QUEUE; i++) {
 		add(i % 2 ? &x : &y, &w[i], 0);
 	}
-	assert_int_equal(pool_fair_add(&fair, &x, &more, 0, NEVER), -EDQUOT);
-	assert_int_equal(pool_fair_add(&fair, &x, &more, 1, NEVER), 0);
+	assert_int_equal(pool_fair_add(&fair, &x, &more, tenant_of(0), NEVER), -EDQUOT);
+	assert_int_equal(pool_fair_add(&fair, &x, &more, tenant_of(1), NEVER), 0);
 	pool_fair_remove(&fair, &more);
-	for (unsigned i = POOL_TENANT_WAITERS_MAX; i < POOL_WAITERS_MAX; i++) {
+	for (unsigned i = POOL_QUOTA_QUEUE; i < POOL_WAITERS_MAX; i++) {
 		add(&x, &w[i], i % 100 + 1);
 	}
-	assert_int_equal(pool_fair_add(&fair, &x, &more, 1000, NEVER), -ENOSPC);
-	assert_int_equal(pool_fair_add(&fair, &x, &more, 0, NEVER), -EDQUOT);
+	assert_int_equal(pool_fair_add(&fair, &x, &more, tenant_of(1000), NEVER), -ENOSPC);
+	assert_int_equal(pool_fair_add(&fair, &x, &more, tenant_of(0), NEVER), -EDQUOT);
 	/* Both recover. */
 	pool_fair_remove(&fair, &w[0]);
 	add(&y, &w[0], 0);
@@ -190,7 +205,7 @@ static void deadlines_are_exact(void **state)
 
 	pool_fair_queue_init(&queue);
 	for (unsigned i = 0; i < ARRAY_SIZE(at_ns); i++) {
-		assert_int_equal(pool_fair_add(&fair, &queue, &w[i], i, at_ns[i]), 0);
+		assert_int_equal(pool_fair_add(&fair, &queue, &w[i], tenant_of(i), at_ns[i]), 0);
 	}
 
 	unsigned n = 0, wakes = 0;
@@ -272,8 +287,9 @@ static void join(unsigned i, uint64_t now_ns)
 		turn[m->queue][m->tenant] = ++counter;
 	}
 	m->waits = true;
-	assert_int_equal(
-		pool_fair_add(&fair, &queues[m->queue], &waiters[i], m->tenant, m->deadline_ns), 0);
+	assert_int_equal(pool_fair_add(&fair, &queues[m->queue], &waiters[i], tenant_of(m->tenant),
+				       m->deadline_ns),
+			 0);
 }
 
 static void serve_one(unsigned queue)

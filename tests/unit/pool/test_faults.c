@@ -415,6 +415,7 @@ static void wrong_configurations_are_refused(void **state)
 		.spawner_path = getenv("SPAWNER"),
 		.pager_path = getenv("PAGER"),
 		.identity_timeout_ms = 1000,
+		.tenants = &fixture->tenants,
 	};
 	struct base_error error = { 0 };
 	struct pool *pool;
@@ -456,6 +457,7 @@ static void a_vmm_that_ends_at_once(void **state)
 		.spawner_path = getenv("SPAWNER"),
 		.pager_path = getenv("PAGER"),
 		.identity_timeout_ms = 1000,
+		.tenants = &fixture->tenants,
 	};
 
 	fixture_template(fixture, "t", "");
@@ -479,6 +481,7 @@ static void a_vmm_that_is_no_program(void **state)
 		.spawner_path = getenv("SPAWNER"),
 		.pager_path = getenv("PAGER"),
 		.identity_timeout_ms = 1000,
+		.tenants = &fixture->tenants,
 	};
 
 	snprintf(path, sizeof(path), "%s/vmm", fixture->root);

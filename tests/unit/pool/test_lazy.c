@@ -211,6 +211,7 @@ static void a_pager_that_dies_again_and_again(void **state)
 		.spawner_path = getenv("SPAWNER"),
 		.pager_path = "/bin/false",
 		.identity_timeout_ms = 1000,
+		.tenants = &fixture->tenants,
 	};
 
 	fixture_template(fixture, "t", "");

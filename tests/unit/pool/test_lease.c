@@ -17,12 +17,16 @@
 #include <string.h>
 
 static struct pool_lease_table table;
+static struct pool_tenant_config config;
+/* As if it had a section: nothing happens when nobody refers to it. */
+static struct pool_tenant tenant = { .config = &config, .has_section = true };
 
 static struct pool_lease_entry *add(unsigned number)
 {
 	struct pool_lease_entry *entry = calloc(1, sizeof(*entry));
 
 	snprintf(entry->id, sizeof(entry->id), "%032x", number);
+	entry->tenant = pool_tenant_ref(&tenant);
 	pool_lease_table_add(&table, entry);
 	return entry;
 }

@@ -174,7 +174,7 @@ static void gives_a_socket_to_connect_to(void **state)
 	fixture_until(fixture, a.calls > 0);
 	assert_int_equal(stat(a.socket_path, &status), 0);
 	assert_true(S_ISSOCK(status.st_mode));
-	assert_int_equal(status.st_mode & 0007, 0);
+	assert_int_equal(status.st_mode & 0777, 0600);
 
 	int fd = unix_socket(a.socket_path, false);
 
@@ -295,10 +295,10 @@ static void tenants_take_turns(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(a); i++) {
 		fixture_acquire_params(fixture, &a[i], &params);
 	}
-	params.tenant = 1000;
+	params.tenant = fixture_tenant(fixture, getuid() + 1);
 	fixture_acquire_params(fixture, &b[0], &params);
 	fixture_acquire_params(fixture, &b[1], &params);
-	params.tenant = 1001;
+	params.tenant = fixture_tenant(fixture, getuid() + 2);
 	fixture_acquire_params(fixture, &c, &params);
 	fixture_until(fixture, a[4].calls > 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(order); i++) {
@@ -497,26 +497,29 @@ static void labels_have_limits(void **state)
 static void waiters_have_a_limit(void **state)
 {
 	struct fixture *fixture = *state;
-	static struct acquired a[POOL_TENANT_WAITERS_MAX], one_more, other;
+	static struct acquired a[POOL_QUOTA_QUEUE], one_more, other;
 
 	fixture_template(fixture, "t", "slow_ms=2000\n");
 	fixture_pool(fixture, 0, 1, 5000);
-	for (unsigned i = 0; i < POOL_TENANT_WAITERS_MAX; i++) {
+	for (unsigned i = 0; i < POOL_QUOTA_QUEUE; i++) {
 		fixture_acquire(fixture, &a[i], "t", 200);
 	}
 	fixture_acquire(fixture, &one_more, "t", 200);
 	fixture_until(fixture, one_more.calls > 0);
-	assert_int_equal(one_more.status, POOL_EXHAUSTED);
-	assert_non_null(strstr(one_more.text, "1024 acquires of tenant 0 wait already"));
+	assert_int_equal(one_more.status, POOL_QUOTA_EXCEEDED);
+	assert_int_equal(one_more.request.quota, POOL_QUOTA_OF_QUEUE);
+	assert_non_null(strstr(one_more.text, "1024 acquires of tenant uid:"));
 	/* Another tenant's is another matter. */
-	fixture_acquire_params(fixture, &other,
-			       &(struct pool_acquire_params){
-				       .template_name = "t", .timeout_ms = 200, .tenant = 1 });
-	assert_int_equal(fixture_info(fixture, "t").waiting, POOL_TENANT_WAITERS_MAX + 1);
+	fixture_acquire_params(
+		fixture, &other,
+		&(struct pool_acquire_params){ .template_name = "t",
+					       .timeout_ms = 200,
+					       .tenant = fixture_tenant(fixture, getuid() + 1) });
+	assert_int_equal(fixture_info(fixture, "t").waiting, POOL_QUOTA_QUEUE + 1);
 	pool_acquire_cancel(&other.request);
-	assert_int_equal(fixture_info(fixture, "t").waiting, POOL_TENANT_WAITERS_MAX);
+	assert_int_equal(fixture_info(fixture, "t").waiting, POOL_QUOTA_QUEUE);
 	fixture_until(fixture, fixture_info(fixture, "t").waiting == 0);
-	for (unsigned i = 0; i < POOL_TENANT_WAITERS_MAX; i++) {
+	for (unsigned i = 0; i < POOL_QUOTA_QUEUE; i++) {
 		assert_int_equal(a[i].calls, 1);
 		assert_int_equal(a[i].status, POOL_DEADLINE_EXCEEDED);
 	}
@@ -536,7 +539,8 @@ static void on_again(struct pool_acquire *request, enum pool_status status,
 {
 	struct again *again = request->userdata;
 	struct pool_acquire_params params = { .template_name = again->template_name,
-					      .timeout_ms = 5000 };
+					      .timeout_ms = 5000,
+					      .tenant = request->tenant };
 
 	again->calls++;
 	again->last = status;
@@ -571,7 +575,8 @@ static void callbacks_may_ask_again(void **state)
 				       .template_name = cases[i].name,
 				       .left = 10 };
 		struct pool_acquire_params params = { .template_name = cases[i].name,
-						      .timeout_ms = 5000 };
+						      .timeout_ms = 5000,
+						      .tenant = fixture_tenant(fixture, getuid()) };
 
 		pool_acquire(fixture->pool, &again.request, &params);
 		fixture_until(fixture, again.left == 0);

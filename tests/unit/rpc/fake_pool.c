@@ -12,23 +12,33 @@
 #include <string.h>
 #include <sys/socket.h>
 
-struct pool *fake_pool_new(void)
+struct pool *fake_pool_new(const struct pool_tenant_config *sections, size_t n)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
+	int r;
 
 	assert(pool);
 	base_list_init(&pool->waiters);
-	pool->tenant = UINT64_MAX;
+	pool->config = (struct pool_tenants_config){ sections, n, pool_tenant_config_others() };
+	r = pool_tenants_init(&pool->tenants, &pool->config);
+	assert(r == 0);
 	return pool;
+}
+
+struct pool_tenants *pool_tenants(struct pool *pool)
+{
+	return &pool->tenants;
 }
 
 void fake_pool_free(struct pool *pool)
 {
 	for (size_t i = 0; i < pool->n_leases; i++) {
 		base_fd_close(pool->leases[i].stream);
+		pool_tenant_unref(pool->leases[i].tenant);
 		free((char *)pool->leases[i].label.key);
 		free((char *)pool->leases[i].label.value);
 	}
+	pool_tenants_deinit(&pool->tenants);
 	free(pool);
 }
 
@@ -58,6 +68,8 @@ static void fill_lease(const struct fake_lease *fake, struct pool_lease *lease)
 {
 	*lease = (struct pool_lease){
 		.id = fake->id,
+		.token = fake->token,
+		.tenant = fake->tenant,
 		.template_name = "python",
 		.snapshot_id = "00112233445566778899aabbccddeeff",
 		.socket_path = "/run/warmbox/sandboxes/1/vsock",
@@ -67,6 +79,7 @@ static void fill_lease(const struct fake_lease *fake, struct pool_lease *lease)
 		.acquired_realtime_ns = 1700000000000000000,
 		.ended_realtime_ns = fake->active ? 0 : 1700000001000000000,
 		.ttl_ms = fake->ttl_ms,
+		.expires_realtime_ns = fake->ttl_ms * NSEC_PER_MSEC,
 		.labels = &fake->label,
 		.n_labels = fake->label.key ? 1 : 0,
 		.timings = { .wait_ns = 1, .claim_ns = 2, .spawn_ns = 3, .park_ns = 7 },
@@ -83,6 +96,8 @@ static void grant(struct pool *pool, struct pool_acquire *request)
 
 	assert(pool->n_leases < FAKE_LEASES_MAX);
 	snprintf(fake->id, sizeof(fake->id), "%032zx", ++pool->n_leases);
+	snprintf(fake->token, sizeof(fake->token), "%032zx", FAKE_TOKEN + pool->n_leases);
+	fake->tenant = pool_tenant_ref(request->tenant);
 	fake->active = true;
 	fake->ttl_ms = request->ttl_ms;
 	if (request->n_labels > 0) {
@@ -104,10 +119,17 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 {
 	pool->tenant = params->tenant;
 	request->pool = pool;
+	request->tenant = params->tenant;
 	request->want_stream = params->want_stream;
 	request->ttl_ms = params->ttl_ms;
 	request->labels = (struct pool_label *)params->labels;
 	request->n_labels = params->n_labels;
+	if (strcmp(params->template_name, "refused") == 0) {
+		request->quota = POOL_QUOTA_OF_RATE;
+		request->retry_ns = 1500001;
+		request->fn(request, POOL_QUOTA_EXCEEDED, NULL, -1, "too many");
+		return;
+	}
 	if (strcmp(params->template_name, "python") != 0) {
 		request->fn(request, POOL_NOT_FOUND, NULL, -1, "no such template");
 		return;
@@ -183,6 +205,17 @@ enum pool_status pool_release(struct pool *pool, const char *lease_id, enum pool
 		lease->cause = cause;
 		pool->n_released++;
 	}
+	return POOL_OK;
+}
+
+enum pool_status pool_renew(struct pool *pool, const char *lease_id, uint64_t ttl_ms)
+{
+	struct fake_lease *lease = find(pool, lease_id);
+
+	if (!lease || !lease->active) {
+		return POOL_NOT_FOUND;
+	}
+	lease->ttl_ms = ttl_ms;
 	return POOL_OK;
 }
 

@@ -2,18 +2,20 @@
 #pragma once
 
 /*
- * A pool without sandboxes, and a store without files, for tests of the protocol. They implement
+ * A pool without sandboxes, and a store without files, for tests of the protocol. Its tenants are
+ * real (pool/tenant.c), but it enforces none of their quotas. They implement
  * pool/pool.h and snapshot/snapshot.h as far as the server calls them; the test decides what is
  * parked and looks at what was released.
  *
- * Templates: "python" is ready, "broken" has failed, "damaged" is in the store but cannot be
- * opened, every other name is unknown.
+ * Templates: "python" is ready, "refused" exceeds a quota, "broken" has failed, "damaged" is in the
+ * store but cannot be opened, every other name is unknown.
  */
 
 #include "pool/account.h"
 #include "pool/pool.h"
 
 #define FAKE_LEASES_MAX 32768
+#define FAKE_TOKEN	0xabc0000 /* the n-th lease's token is n more, in 32 hexadecimal digits */
 
 struct fake_lease {
 	char id[POOL_LEASE_ID_LENGTH + 1];
@@ -21,13 +23,17 @@ struct fake_lease {
 	enum pool_cause cause;
 	struct pool_label label; /* the first one, copied; key NULL: none */
 	uint64_t ttl_ms;
+	struct pool_tenant *tenant; /* a reference */
+	char token[POOL_TOKEN_LENGTH + 1];
 	int stream; /* the other end of what the claimant got; -1: none */
 };
 
 struct pool {
 	unsigned parked; /* this many acquires are answered at once */
 	struct base_link waiters;
-	uint64_t tenant; /* of the latest acquire */
+	struct pool_tenants_config config;
+	struct pool_tenants tenants;
+	const struct pool_tenant *tenant; /* of the latest acquire */
 	unsigned n_waiters;
 	struct pool_set *set;		   /* waits; NULL: none */
 	bool hold_set;			   /* let pool_set() wait */
@@ -41,7 +47,8 @@ struct pool {
 	size_t n_leases;
 };
 
-struct pool *fake_pool_new(void);
+/* Sections of tenants (borrowed): none. */
+struct pool *fake_pool_new(const struct pool_tenant_config *sections, size_t n);
 /* Closes the streams too. */
 void fake_pool_free(struct pool *pool);
 /* Gives the first waiter a lease, or another status. */

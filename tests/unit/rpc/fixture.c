@@ -14,22 +14,36 @@
 
 #define WAIT_ROUNDS 5000 /* of a millisecond */
 
-int fixture_setup(void **state)
+struct fixture *fixture_new(void)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
-	struct rpc_server_config config = { .group = RPC_GROUP_UNCHANGED,
-					    .acquire_timeout_ms = 10000 };
-	struct base_error error = { 0 };
 
 	assert_non_null(fixture);
+	return fixture;
+}
+
+void fixture_open(struct fixture *fixture)
+{
+	struct rpc_server_config config = { .group = RPC_GROUP_UNCHANGED,
+					    .acquire_timeout_ms = 10000,
+					    .message_timeout_ms = fixture->message_timeout_ms };
+	struct base_error error = { 0 };
+
 	assert_int_equal(uv_loop_init(&fixture->loop), 0);
 	strcpy(fixture->directory, "/tmp/rpc-test-XXXXXX");
 	assert_non_null(mkdtemp(fixture->directory));
 	snprintf(fixture->socket, sizeof(fixture->socket), "%s/socket", fixture->directory);
 	config.socket_path = fixture->socket;
-	fixture->pool = fake_pool_new();
+	fixture->pool = fake_pool_new(fixture->sections, fixture->n_sections);
 	assert_int_equal(rpc_server_new(&fixture->loop, &config, &fixture->server, &error), 0);
 	assert_int_equal(rpc_server_start(fixture->server, fixture->pool, NULL, &error), 0);
+}
+
+int fixture_setup(void **state)
+{
+	struct fixture *fixture = fixture_new();
+
+	fixture_open(fixture);
 	*state = fixture;
 	return 0;
 }

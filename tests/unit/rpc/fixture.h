@@ -17,6 +17,10 @@
 #include <cmocka.h>
 
 struct fixture {
+	const struct pool_tenant_config
+		*sections; /* of its pool's tenants; set before fixture_open() */
+	size_t n_sections;
+	uint64_t message_timeout_ms;
 	uv_loop_t loop;
 	char directory[32];
 	char socket[64];
@@ -28,6 +32,9 @@ struct fixture {
 /* cmocka's set-up and tear-down: *state is the fixture. */
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
+/* The same in two steps, for those that want it different. */
+struct fixture *fixture_new(void);
+void fixture_open(struct fixture *fixture);
 void fixture_stop(struct fixture *fixture);
 
 /* Runs the loop until nothing more happens at once. */

@@ -95,7 +95,7 @@ static void test_lease(void **state)
 
 	assert_int_equal(warmbox_acquire(served->connection, &params, &again, NULL, &error), 0);
 	assert_string_not_equal(lease.id, again.id);
-	assert_int_equal(warmbox_release(served->connection, lease.id, &error), 0);
+	assert_int_equal(warmbox_release(served->connection, lease.id, lease.token, &error), 0);
 	assert_int_equal(warmbox_get(served->connection, lease.id, &again, &error), 0);
 	assert_false(again.active);
 	assert_string_equal(again.cause, "released");
@@ -104,7 +104,7 @@ static void test_lease(void **state)
 	assert_int_equal(warmbox_acquire(served->connection, &params, &lease, &stream, &error),
 			 -ETIMEDOUT);
 	assert_int_equal(error.code, WARMBOX_DEADLINE_EXCEEDED);
-	assert_int_equal(warmbox_release(served->connection, "nonsense", &error), -ENOENT);
+	assert_int_equal(warmbox_release(served->connection, "nonsense", NULL, &error), -ENOENT);
 	assert_int_equal(error.code, WARMBOX_NOT_FOUND);
 	assert_string_equal(error.text, "nonsense: no such lease");
 	assert_string_equal(warmbox_code_name(error.code), "not_found");

@@ -152,6 +152,27 @@ static void test_refused(void **state)
 		{ "[template python]\ntarget = 2\nmax = 2\n", "either it or them" },
 		{ "[pool]\ndefault_min = 2\ndefault_max = 1\n", ": [pool]: the minimum" },
 		{ "[pool]\ndefault_target = 2\ndefault_min = 2\n", "either it or them" },
+		{ "[tenant CI]\nuid = 1\n", ":1: tenant CI: not the name of a tenant" },
+		{ "[tenant ci]\n", ": [tenant ci]: neither uid nor gid" },
+		{ "[tenant ci]\nuid = no-such-user-at-all\n", ":2: uid: there is no such user" },
+		{ "[tenant ci]\ngid = no-such-group-at-all\n", ":2: gid: there is no such group" },
+		{ "[tenant ci]\nuid = 4294967295\n", ":2: uid: there is no such user" },
+		{ "[tenant ci]\nuid = ,\n", ":2: uid: empty" },
+		{ "[tenant ci]\nuid = 1\nuid = 2\n", ":3: uid: given twice" },
+		{ "[tenant ci]\ncolour = 1\n", ":2: colour: no such key" },
+		{ "[tenant ci]\nleases = many\n", ":2: leases: not a whole" },
+		{ "[tenant ci]\nleases = 1000001\n", ":2: leases: too large" },
+		{ "[tenant ci]\nrate = 0\n", ":2: rate: too small" },
+		{ "[tenant ci]\nrate = 1000001\n", ":2: rate: too large" },
+		{ "[tenant ci]\nburst = unlimited\n", ":2: burst: not a whole" },
+		{ "[tenant ci]\nqueue = 4097\n", ":2: queue: too large" },
+		{ "[tenant ci]\nadmin = maybe\n", ":2: admin: neither yes nor no" },
+		{ "[tenant ci]\ntemplates = a/b\n", ":2: templates: not the name" },
+		{ "[tenant ci]\nuid = 1\nburst = 2\n", ": [tenant ci]: a burst without" },
+		{ "[tenant *]\nuid = 1\n", ":2: uid: [tenant *] is for" },
+		{ "[tenant *]\nburst = 1\n", ": [tenant *]: a burst without" },
+		{ "[tenant a]\nuid = 1,2\n[tenant b]\nuid = 3 2\n",
+		  ": [tenant b]: a user of it is also of [tenant a]" },
 		{ "[pool]\nmemory_floor_percent = 101\n", ":2: memory_floor_percent: too large" },
 	};
 
@@ -167,6 +188,55 @@ static void test_refused(void **state)
 		}
 		daemon_config_deinit(&config);
 	}
+}
+
+static void test_tenants(void **state)
+{
+	static const char text[] = "[tenant ci]\n"
+				   "uid = 1000, root 70000\n"
+				   "gid = root,33\n"
+				   "templates = python node-20.x\n"
+				   "leases = 3\n"
+				   "rate = 100\n"
+				   "[tenant web]\n"
+				   "gid = 1000\n"
+				   "rate = 5\n"
+				   "burst = 50\n"
+				   "queue = 0\n"
+				   "leases = unlimited\n"
+				   "admin = yes\n"
+				   "[tenant *]\n"
+				   "leases = 0\n";
+	struct daemon_config config;
+	struct base_error error = { 0 };
+	const struct pool_tenant_config *ci, *web;
+
+	assert_int_equal(load(&config, text, sizeof(text) - 1, &error), 0);
+	assert_int_equal(config.tenants.n, 2);
+	ci = &config.tenants.named[0];
+	assert_string_equal(ci->name, "ci");
+	assert_int_equal(ci->n_uids, 3);
+	assert_int_equal(ci->uids[0], 1000);
+	assert_int_equal(ci->uids[1], 0);
+	assert_int_equal(ci->uids[2], 70000);
+	assert_int_equal(ci->n_gids, 2);
+	assert_int_equal(ci->gids[0], 0);
+	assert_int_equal(ci->n_templates, 2);
+	assert_string_equal(ci->templates[1], "node-20.x");
+	assert_int_equal(ci->quotas.leases, 3);
+	assert_int_equal(ci->quotas.rate, 100);
+	assert_int_equal(ci->quotas.burst, 100);
+	assert_int_equal(ci->quotas.queue, POOL_QUOTA_QUEUE);
+	assert_false(ci->admin);
+	web = &config.tenants.named[1];
+	assert_null(web->templates);
+	assert_int_equal(web->quotas.leases, POOL_QUOTA_UNLIMITED);
+	assert_int_equal(web->quotas.burst, 50);
+	assert_int_equal(web->quotas.queue, 0);
+	assert_true(web->admin);
+	assert_int_equal(config.tenants.others.quotas.leases, 0);
+	assert_int_equal(config.tenants.others.quotas.rate, POOL_QUOTA_UNLIMITED);
+	daemon_config_deinit(&config);
 }
 
 static void test_limits(void **state)
@@ -187,6 +257,19 @@ static void test_limits(void **state)
 	assert_non_null(strstr(error.text, "too many templates"));
 	daemon_config_deinit(&config);
 
+	used = 0;
+	for (unsigned i = 0; i < DAEMON_TENANTS_MAX; i++) {
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "[tenant t%u]\nuid=%u\n",
+					 i, i);
+	}
+	assert_int_equal(load(&config, text, used, &error), 0);
+	assert_int_equal(config.tenants.n, DAEMON_TENANTS_MAX);
+	daemon_config_deinit(&config);
+	used += (size_t)snprintf(text + used, sizeof(text) - used, "[tenant more]\n");
+	assert_int_equal(load(&config, text, used, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "too many tenants"));
+	daemon_config_deinit(&config);
+
 	memset(text, 'x', 1000);
 	memcpy(text, "[daemon]\nsocket = /", 19);
 	assert_int_equal(load(&config, text, 1000, &error), -EINVAL);
@@ -204,9 +287,8 @@ static void test_limits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_everything),
-		cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_everything), cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_refused),	   cmocka_unit_test(test_tenants),
 		cmocka_unit_test(test_limits),
 	};
 
