@@ -119,6 +119,8 @@ static void on_event(void *userdata, const struct base_message *event)
 	if (event->op == VMM_EVENT_ENTERED) {
 		vm->entered_count++;
 		vm->entered_ns = event->arg[0];
+	} else if (event->op == VMM_EVENT_CONNECT) {
+		vm->connects++;
 	} else if (event->op == VMM_EVENT_EXITED) {
 		vm->is_over = true;
 		vm->over_reason = (enum vmm_exit_reason)event->arg[0];

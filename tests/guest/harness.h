@@ -49,6 +49,7 @@ struct harness_vm {
 
 	unsigned entered_count;
 	uint64_t entered_ns;
+	unsigned connects; /* that the guest has asked for */
 	bool is_over;
 	enum vmm_exit_reason over_reason;
 	int over_code;

@@ -42,6 +42,24 @@ static inline void outb(uint16_t port, uint8_t value)
 	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
 }
 
+static inline void outw(uint16_t port, uint16_t value)
+{
+	__asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static inline void outl(uint16_t port, uint32_t value)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static inline uint32_t inl(uint16_t port)
+{
+	uint32_t value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
 static inline uint8_t inb(uint16_t port)
 {
 	uint8_t value;
@@ -103,6 +121,48 @@ extern volatile uint32_t interrupt_count[VECTORS];
 
 /* IDT and x2APIC; interrupts stay off. */
 void interrupts_init(void);
+
+/* --- exceptions --- */
+
+/* Gates for all of them, and for NMIs, which are counted. An exception that is not expected ends
+ * the guest with 99. */
+void exceptions_init(void);
+extern volatile uint32_t nmi_count;
+extern void (*exception_resume)(void);
+extern uint64_t exception_stack;
+
+/* Runs instructions of which one may raise an exception; true when one did. Operands may be in
+ * registers only: the stack is where it was, the registers are not. */
+#define RAISES(instructions, ...)                                                        \
+	({                                                                               \
+		uint32_t raises_;                                                        \
+		void (*resume_before_)(void) = exception_resume;                         \
+		uint64_t stack_before_ = exception_stack;                                \
+		__asm__ volatile("mov %%rsp, exception_stack(%%rip)\n"                   \
+				 "movq $1f, exception_resume(%%rip)\n" instructions "\n" \
+				 "movl $0, raises_outcome(%%rip)\n"                      \
+				 "jmp 2f\n"                                              \
+				 "1: movl $1, raises_outcome(%%rip)\n"                   \
+				 "2:\n"                                                  \
+				 :                                                       \
+				 : __VA_ARGS__                                           \
+				 : "memory", "cc");                                      \
+		raises_ = raises_outcome;                                                \
+		exception_resume = resume_before_;                                       \
+		exception_stack = stack_before_;                                         \
+		raises_;                                                                 \
+	})
+extern uint32_t raises_outcome;
+
+static inline uint32_t wrmsr_raises(uint32_t index, uint64_t value)
+{
+	return RAISES("wrmsr", "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+}
+
+static inline uint32_t rdmsr_raises(uint32_t index)
+{
+	return RAISES("push %%rax; push %%rdx; rdmsr; pop %%rdx; pop %%rax", "c"(index));
+}
 
 /* Lets interrupts in and halts until vector has come more than `seen` times. */
 static inline void halt_until(unsigned vector, uint32_t seen)
