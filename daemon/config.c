@@ -18,21 +18,37 @@
 
 #define TEMPLATE_PREFIX "template "
 #define TENANT_PREFIX	"tenant "
+#define LIMITS_SECTION	"limits"
 
 enum kind {
 	KIND_PATH, /* absolute */
 	KIND_STRING,
 	KIND_UNSIGNED,
 	KIND_U64,
-	KIND_TOUCH,
+	KIND_CHOICE,
 };
 
 struct key {
 	const char *section;
 	const char *name;
 	enum kind kind;
-	size_t offset; /* in struct daemon_config */
-	uint64_t max;  /* of numbers */
+	size_t offset;		  /* in struct daemon_config */
+	uint64_t max;		  /* of numbers */
+	const char *const *names; /* of choices, in the order of their values; the last is NULL */
+};
+
+static const char *const touch_names[] = {
+	[POOL_TOUCH_AUTO] = "auto",
+	[POOL_TOUCH_NEVER] = "never",
+	[POOL_TOUCH_ALWAYS] = "always",
+	NULL,
+};
+
+static const char *const cgroups_names[] = {
+	[POOL_CGROUPS_OFF] = "off",
+	[POOL_CGROUPS_AUTO] = "auto",
+	[POOL_CGROUPS_REQUIRED] = "required",
+	NULL,
 };
 
 #define FIELD(field) offsetof(struct daemon_config, field)
@@ -47,7 +63,7 @@ static const struct key keys[] = {
 	{ "pool", "fill_limit_mib", KIND_UNSIGNED, FIELD(fill_limit_mib),
 	  DAEMON_FILL_LIMIT_MAX_MIB },
 	{ "pool", "default_shells", KIND_UNSIGNED, FIELD(keep.shells), POOL_SHELLS_MAX },
-	{ "pool", "touch", KIND_TOUCH, FIELD(touch), 0 },
+	{ "pool", "touch", KIND_CHOICE, FIELD(touch), 0, touch_names },
 	{ "pool", "restore_nice", KIND_UNSIGNED, FIELD(restore_nice), DAEMON_NICE_MAX },
 	{ "pool", "default_target", KIND_UNSIGNED, FIELD(keep.target), POOL_TARGET_MAX },
 	{ "pool", "default_min", KIND_UNSIGNED, FIELD(keep.min), POOL_TARGET_MAX },
@@ -59,6 +75,7 @@ static const struct key keys[] = {
 	  DAEMON_TIMEOUT_MAX_MS },
 	{ "pool", "acquire_timeout_ms", KIND_U64, FIELD(acquire_timeout_ms),
 	  DAEMON_TIMEOUT_MAX_MS },
+	{ LIMITS_SECTION, "cgroups", KIND_CHOICE, FIELD(cgroups), 0, cgroups_names },
 };
 
 struct parse {
@@ -102,21 +119,15 @@ static const char *set_string(char **field, const char *value)
 	return daemon_config_override(field, value) < 0 ? "out of memory" : NULL;
 }
 
-static const char *set_touch(unsigned *field, const char *value)
+static const char *set_choice(unsigned *field, const char *const *names, const char *value)
 {
-	static const char *const names[] = {
-		[POOL_TOUCH_AUTO] = "auto",
-		[POOL_TOUCH_NEVER] = "never",
-		[POOL_TOUCH_ALWAYS] = "always",
-	};
-
-	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+	for (unsigned i = 0; names[i]; i++) {
 		if (strcmp(value, names[i]) == 0) {
 			*field = i;
 			return NULL;
 		}
 	}
-	return "neither auto, never nor always";
+	return "none of its choices";
 }
 
 static const char *set_value(struct daemon_config *config, const struct key *key, const char *value)
@@ -145,10 +156,76 @@ static const char *set_value(struct daemon_config *config, const struct key *key
 			*(uint64_t *)(void *)field = number;
 		}
 		return wrong;
-	case KIND_TOUCH:
-		return set_touch((unsigned *)(void *)field, value);
+	case KIND_CHOICE:
+		return set_choice((unsigned *)(void *)field, key->names, value);
 	}
 	return "not known";
+}
+
+/* --- limits --- */
+
+#define LIMIT(field) #field, offsetof(struct daemon_limits, field)
+/* For [limits], and for each template that says otherwise. */
+static const struct {
+	const char *name;
+	size_t offset; /* in struct daemon_limits */
+	unsigned max, unless_said;
+} limit_keys[] = {
+	{ LIMIT(cpu_percent), DAEMON_CPU_PERCENT_MAX, 0 },
+	{ LIMIT(cpu_weight), POOL_CGROUP_WEIGHT_MAX, POOL_CGROUP_WEIGHT_DEFAULT },
+	{ LIMIT(memory_mib), DAEMON_MEMORY_MAX_MIB, 0 },
+	{ LIMIT(memory_overhead_mib), DAEMON_MEMORY_MAX_MIB, DAEMON_MEMORY_OVERHEAD_MIB },
+	{ LIMIT(swap_mib), DAEMON_MEMORY_MAX_MIB, 0 },
+	{ LIMIT(pids), DAEMON_PIDS_MAX, DAEMON_PIDS },
+	{ LIMIT(io_weight), POOL_CGROUP_IO_WEIGHT_MAX, 0 },
+};
+
+static unsigned *limit_field(struct daemon_limits *limits, size_t i)
+{
+	return (unsigned *)(void *)((char *)limits + limit_keys[i].offset);
+}
+
+static void limits_unsaid(struct daemon_limits *limits)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(limit_keys); i++) {
+		*limit_field(limits, i) = DAEMON_UNSAID;
+	}
+}
+
+/* What is not said is as in defaults, or as built in where these do not say either. */
+static void complete_limits(struct daemon_limits *limits, struct daemon_limits *defaults)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(limit_keys); i++) {
+		unsigned *field = limit_field(limits, i);
+
+		if (*field == DAEMON_UNSAID) {
+			*field = defaults ? *limit_field(defaults, i) : limit_keys[i].unless_said;
+		}
+	}
+}
+
+/* 1: taken, 0: it is wrong, and said; -ENOENT: no such key. */
+static int handle_limit(struct parse *parse, struct daemon_limits *limits, const char *key,
+			const char *value)
+{
+	const char *wrong;
+	uint64_t number;
+
+	for (size_t i = 0; i < ARRAY_SIZE(limit_keys); i++) {
+		if (strcmp(key, limit_keys[i].name) != 0) {
+			continue;
+		}
+		wrong = parse_number(value, limit_keys[i].max, &number);
+		if (!wrong && *limit_field(limits, i) != DAEMON_UNSAID) {
+			wrong = "given twice";
+		}
+		if (wrong) {
+			return fail(parse, key, wrong);
+		}
+		*limit_field(limits, i) = (unsigned)number;
+		return 1;
+	}
+	return -ENOENT;
 }
 
 /* --- templates --- */
@@ -199,7 +276,9 @@ static const char *add_template(struct daemon_config *config, const char *name,
 		return "out of memory";
 	}
 	config->templates = templates;
-	templates[config->n_templates] = (struct daemon_template){ strdup(name), KEEP_UNSAID };
+	templates[config->n_templates] =
+		(struct daemon_template){ .name = strdup(name), .keep = KEEP_UNSAID };
+	limits_unsaid(&templates[config->n_templates].limits);
 	if (!templates[config->n_templates].name) {
 		return "out of memory";
 	}
@@ -214,9 +293,14 @@ static int handle_template(struct parse *parse, const char *name, const char *ke
 	const char *wrong = add_template(parse->config, name, &template);
 	unsigned *field = NULL;
 	uint64_t number, max = 0;
+	int r;
 
 	if (wrong) {
 		return fail(parse, name, wrong);
+	}
+	r = handle_limit(parse, &template->limits, key, value);
+	if (r >= 0) {
+		return r;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(template_keys); i++) {
 		if (strcmp(key, template_keys[i].name) == 0) {
@@ -318,6 +402,13 @@ static int handle_key(void *userdata, const char *section, const char *name, con
 	if (section[0] == '\0') {
 		return fail(parse, name, "stands in no section");
 	}
+	if (strcmp(section, LIMITS_SECTION) == 0) {
+		int r = handle_limit(parse, &parse->config->limits, name, value);
+
+		if (r >= 0) {
+			return r;
+		}
+	}
 	return fail(parse, name, "no such key in this section");
 }
 
@@ -402,8 +493,10 @@ void daemon_config_init(struct daemon_config *config)
 		.restore_nice = DAEMON_RESTORE_NICE,
 		.identity_timeout_ms = DAEMON_IDENTITY_TIMEOUT_MS,
 		.acquire_timeout_ms = DAEMON_ACQUIRE_TIMEOUT_MS,
+		.cgroups = POOL_CGROUPS_AUTO,
 	};
 	daemon_tenants_init(&config->tenants);
+	limits_unsaid(&config->limits);
 }
 
 void daemon_config_deinit(struct daemon_config *config)
@@ -460,9 +553,11 @@ int daemon_config_complete(struct daemon_config *config)
 
 	complete_keep(&config->keep, limits, DAEMON_DEFAULT_SHELLS);
 	limits = (struct pool_limits){ config->keep.min, config->keep.max };
+	complete_limits(&config->limits, NULL);
 
 	for (size_t i = 0; i < config->n_templates; i++) {
 		complete_keep(&config->templates[i].keep, limits, config->keep.shells);
+		complete_limits(&config->templates[i].limits, &config->limits);
 	}
 	if (!config->runtime_dir) {
 		r = daemon_config_override(&config->runtime_dir, DAEMON_RUNTIME_DIR);

@@ -26,6 +26,11 @@
 #define DAEMON_MEMORY_FLOOR	   5 /* per cent */
 #define DAEMON_DEFAULT_SHELLS	   1
 #define DAEMON_RESTORE_NICE	   10
+#define DAEMON_CPU_PERCENT_MAX	   102400
+#define DAEMON_MEMORY_MAX_MIB	   16777216
+#define DAEMON_MEMORY_OVERHEAD_MIB 64
+#define DAEMON_PIDS_MAX		   32768
+#define DAEMON_PIDS		   64 /* beside one for each vCPU: what io_uring and KVM start */
 #define DAEMON_PRIORITY		   -5 /* nice value, of the helper programs as well */
 #define DAEMON_FILL_LIMIT_MAX_MIB  1048576
 #define DAEMON_NICE_MAX		   19
@@ -38,10 +43,18 @@ struct daemon_keep {
 };
 #define DAEMON_UNSAID UINT32_MAX
 
+/* What a sandbox may take. Of [limits], and of templates where they say otherwise. */
+struct daemon_limits {
+	/* DAEMON_UNSAID until daemon_config_complete() */
+	unsigned cpu_percent, cpu_weight, memory_mib, memory_overhead_mib, swap_mib, pids,
+		io_weight;
+};
+
 /* [template NAME] */
 struct daemon_template {
 	char *name;
 	struct daemon_keep keep;
+	struct daemon_limits limits;
 };
 
 /* Strings are owned; NULL: not said. */
@@ -54,6 +67,8 @@ struct daemon_config {
 	char *spawner;
 	char *pager;
 	struct daemon_keep keep; /* of templates that do not say */
+	struct daemon_limits limits;
+	unsigned cgroups; /* enum pool_cgroups_use */
 	unsigned memory_floor_percent;
 	unsigned restore_nice;
 	unsigned touch;		      /* enum pool_touch */

@@ -145,6 +145,43 @@ static int start_handles(struct daemon *daemon, struct base_error *error)
 	return r < 0 ? base_error_set_errno(error, r, "event loop") : 0;
 }
 
+static struct pool_template_config template_config(const char *name,
+						   const struct daemon_limits *limits)
+{
+	return (struct pool_template_config){
+		.name = name,
+		.cgroup = {
+			.memory_mib = limits->memory_mib,
+			.memory_overhead_mib = limits->memory_overhead_mib,
+			.swap_mib = limits->swap_mib,
+			.cpu_percent = limits->cpu_percent,
+			.cpu_weight = limits->cpu_weight,
+			.pids = limits->pids,
+			.io_weight = limits->io_weight,
+		},
+	};
+}
+
+static int open_pool(struct daemon *daemon, struct pool_config *pool_config,
+		     struct base_error *error)
+{
+	const struct daemon_config *config = daemon->config;
+	_cleanup_free_ struct pool_template_config *templates =
+		calloc(config->n_templates + 1, sizeof(*templates));
+
+	if (!templates) {
+		return base_error_set_errno(error, -ENOMEM, "templates");
+	}
+	for (size_t i = 0; i < config->n_templates; i++) {
+		templates[i] =
+			template_config(config->templates[i].name, &config->templates[i].limits);
+	}
+	pool_config->default_template = template_config(NULL, &config->limits);
+	pool_config->templates = templates;
+	pool_config->n_templates = config->n_templates;
+	return pool_new(&daemon->loop, pool_config, &daemon->pool, error);
+}
+
 static int open_all(struct daemon *daemon, struct base_error *error)
 {
 	const struct daemon_config *config = daemon->config;
@@ -152,7 +189,7 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.socket_path = config->socket,
 		.acquire_timeout_ms = config->acquire_timeout_ms,
 	};
-	const struct pool_config pool_config = {
+	struct pool_config pool_config = {
 		.store_path = config->store,
 		.runtime_dir = config->runtime_dir,
 		.vmm_path = config->vmm,
@@ -168,6 +205,7 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.identity_timeout_ms = config->identity_timeout_ms,
 		.acquire_timeout_ms = config->acquire_timeout_ms,
 		.tenants = &daemon->tenants,
+		.cgroups = (enum pool_cgroups_use)config->cgroups,
 	};
 	int r = daemon_check_group(config, &server_config.group, error);
 
@@ -182,7 +220,7 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		r = rpc_server_new(&daemon->loop, &server_config, &daemon->server, error);
 	}
 	if (r == 0) {
-		r = pool_new(&daemon->loop, &pool_config, &daemon->pool, error);
+		r = open_pool(daemon, &pool_config, error);
 	}
 	return r;
 }

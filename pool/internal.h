@@ -16,6 +16,8 @@ struct pool {
 	struct snapshot_store *store;
 	char *runtime_dir, *vmm_path, *templates_path;
 	struct pool_limits default_limits;
+	struct pool_template_config default_config, *configs; /* names are owned */
+	size_t n_configs;
 	unsigned default_shells, restore_concurrency;
 	enum pool_touch touch;
 	int restore_nice; /* of a VMM that nobody waits for; 0 without the right to change it back
@@ -33,6 +35,7 @@ struct pool {
 	unsigned n_starting;	 /* shells that are not ready, over all templates */
 	unsigned n_working;	 /* workers that load or close an image */
 
+	struct pool_cgroups cgroups;
 	struct pool_spawner spawner;
 	struct pool_pager pager;
 	struct pool_lease_table leases;
@@ -65,6 +68,9 @@ struct pool {
 };
 
 /* --- pool.c --- */
+
+/* What is configured for a template. */
+struct pool_template_config pool_template_config_of(const struct pool *pool, const char *name);
 
 /* Ends an active lease and dooms its sandbox. */
 void pool_lease_end(struct pool *pool, struct pool_lease_entry *entry, enum pool_cause cause);

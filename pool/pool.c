@@ -91,6 +91,11 @@ static void on_pager_stopped(struct pool_helper *helper)
 	on_part_ended(CONTAINER_OF(helper, struct pool, pager.helper));
 }
 
+static void on_cgroups_idle(struct pool_cgroups *cgroups)
+{
+	on_part_ended(CONTAINER_OF(cgroups, struct pool, cgroups));
+}
+
 static void finish_stop(struct pool *pool)
 {
 	pool->n_parts += pool_pressure_stop(&pool->pressure, on_pressure_closed);
@@ -99,6 +104,7 @@ static void finish_stop(struct pool *pool)
 	uv_close((uv_handle_t *)&pool->background, on_pool_handle_closed);
 	uv_close((uv_handle_t *)&pool->timer, on_pool_handle_closed);
 	uv_close((uv_handle_t *)&pool->watch, on_pool_handle_closed);
+	pool_cgroups_stop(&pool->cgroups, on_cgroups_idle);
 }
 
 /*
@@ -193,7 +199,7 @@ static void make_handles(struct pool *pool)
 	watch_store(pool);
 	pool_pressure_start(&pool->pressure, pool->loop, pool_target_on_pressure);
 	pool->background.data = pool->timer.data = pool->watch.data = pool;
-	pool->n_parts = 5; /* and the helpers */
+	pool->n_parts = 6; /* and the helpers and cgroups */
 	pool->has_handles = true;
 	if (!pool->stopping) {
 		pool_helper_start(&pool->spawner.helper);
@@ -251,6 +257,45 @@ static bool may_raise_priority(void)
 	nice = getpriority(PRIO_PROCESS, 0);
 	return errno == 0 && setpriority(PRIO_PROCESS, 0, nice - 1) == 0 &&
 	       setpriority(PRIO_PROCESS, 0, nice) == 0;
+}
+
+static int copy_configs(struct pool *pool, const struct pool_config *config)
+{
+	pool->default_config = config->default_template;
+	pool->default_config.name = NULL;
+	pool->configs = calloc(config->n_templates + 1, sizeof(*pool->configs));
+	if (!pool->configs) {
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < config->n_templates; i++) {
+		pool->configs[i] = config->templates[i];
+		pool->configs[i].name = strdup(config->templates[i].name);
+		pool->n_configs++;
+		if (!pool->configs[i].name) {
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+static bool wants_io_weight(const struct pool *pool)
+{
+	bool wants = pool->default_config.cgroup.io_weight > 0;
+
+	for (size_t i = 0; i < pool->n_configs; i++) {
+		wants |= pool->configs[i].cgroup.io_weight > 0;
+	}
+	return wants;
+}
+
+struct pool_template_config pool_template_config_of(const struct pool *pool, const char *name)
+{
+	for (size_t i = 0; i < pool->n_configs; i++) {
+		if (strcmp(pool->configs[i].name, name) == 0) {
+			return pool->configs[i];
+		}
+	}
+	return pool->default_config;
 }
 
 int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
@@ -329,6 +374,17 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	if (r < 0) {
 		goto fail;
 	}
+	r = copy_configs(pool, config);
+	if (r < 0) {
+		r = base_error_set(error, r, "out of memory");
+		goto fail;
+	}
+	r = pool_cgroups_init(&pool->cgroups, loop, config->cgroups, wants_io_weight(pool),
+			      pool->runtime_dir, error);
+	if (r < 0) {
+		goto fail;
+	}
+	pool_cgroups_sweep(&pool->cgroups, NULL, NULL);
 	pool_launch_sweep(pool->runtime_dir);
 	*ret_pool = pool;
 	return 0;
@@ -400,6 +456,11 @@ void pool_free(struct pool *pool)
 	free(pool->runtime_dir);
 	free(pool->vmm_path);
 	free(pool->templates_path);
+	for (size_t i = 0; i < pool->n_configs; i++) {
+		free((char *)pool->configs[i].name);
+	}
+	free(pool->configs);
+	pool_cgroups_deinit(&pool->cgroups);
 	pool_spawner_deinit(&pool->spawner);
 	pool_pressure_deinit(&pool->pressure);
 	pool_pager_deinit(&pool->pager);

@@ -11,6 +11,7 @@
  */
 
 #include "base/error.h"
+#include "pool/cgroup.h"
 #include "pool/fair.h"	 /* limits of who waits */
 #include "pool/policy.h" /* struct pool_limits */
 #include "snapshot/snapshot.h"
@@ -34,6 +35,12 @@ enum pool_touch {
 	POOL_TOUCH_ALWAYS,
 };
 
+/* What sandboxes of a template may take. */
+struct pool_template_config {
+	const char *name; /* NULL: of those that are not named */
+	struct pool_cgroup_config cgroup;
+};
+
 struct pool_config {
 	const char *store_path;	   /* snapshot store */
 	const char *runtime_dir;   /* private directory for sockets; made by the daemon */
@@ -55,6 +62,10 @@ struct pool_config {
 	uint64_t identity_timeout_ms; /* a sandbox that has not acknowledged by then is destroyed */
 	uint64_t acquire_timeout_ms;  /* default for acquires that do not say */
 	const struct pool_tenants_config *tenants; /* borrowed until pool_free() */
+	enum pool_cgroups_use cgroups;
+	struct pool_template_config default_template;
+	const struct pool_template_config *templates;
+	size_t n_templates;
 };
 
 /* How an operation ended; the names are the error codes of docs/protocol.md. */
@@ -81,6 +92,7 @@ enum pool_cause {
 	POOL_CAUSE_GUEST_EXITED, /* the guest powered off, reset or crashed */
 	POOL_CAUSE_SHUTDOWN,	 /* the daemon stopped */
 	POOL_CAUSE_IMAGE_FAILED, /* the memory of its snapshot turned out to be damaged */
+	POOL_CAUSE_LIMIT, /* it went beyond a limit that ends it, or could not be given one */
 };
 const char *pool_cause_name(enum pool_cause cause); /* "released", …; NULL for NONE */
 

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "pool/cgroup_tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -189,6 +190,16 @@ static int watch_open(struct pool_pressure *pressure, struct pool_pressure_watch
 	return uv_poll_start(&watch->poll, UV_PRIORITIZED, on_news);
 }
 
+/* Beside the sandboxes' cgroups this process has one of its own; what is around both counts. */
+static void leave_daemon_out(char *line)
+{
+	char *slash = strrchr(line, '/');
+
+	if (slash && strcmp(slash + 1, POOL_CGROUP_DAEMON) == 0) {
+		*slash = '\0';
+	}
+}
+
 /* The file of this process's cgroup of version 2; false: it is in none but the root. */
 static bool cgroup_file(char *path, size_t size)
 {
@@ -211,6 +222,7 @@ static bool cgroup_file(char *path, size_t size)
 	if (end) {
 		*end = '\0';
 	}
+	leave_daemon_out(line);
 	for (unsigned i = 0; i < ARRAY_SIZE(roots); i++) {
 		snprintf(path, size, "%s%s/memory.pressure", roots[i], line + 3);
 		if (access(path, W_OK) == 0) {

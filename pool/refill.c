@@ -260,6 +260,10 @@ void pool_refill_parked(struct pool_sandbox *sandbox)
 	struct pool_lease_entry *lease = sandbox->lease;
 	uint64_t now_ns = base_clock_monotonic_ns();
 
+	if (sandbox->cgroup) {
+		/* Paused, it costs nobody anything, and its claim is spared the system call. */
+		pool_sandbox_hurry(sandbox);
+	}
 	tell_policy(sandbox, now_ns);
 	template->n_restoring--;
 	sandbox->pool->n_restoring--;

@@ -14,7 +14,8 @@
  *
  * Priority: a VMM starts below everything that serves a claim (pool_config.restore_nice). When
  * somebody waits for it, and when it is claimed, it gets nice 0. One call does that for all of its
- * threads: it is alone in its process group.
+ * threads: it is alone in its process group. With cgroups (pool/limit.c) it gets weight, and no
+ * later than when it is parked.
  *
  * Runs on the loop's thread.
  */
@@ -29,10 +30,10 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 /* --- end --- */
 
@@ -42,6 +43,7 @@ static void sandbox_free(struct pool_sandbox *sandbox)
 
 	base_list_remove(&sandbox->image_link);
 	pool_launch_deinit(&sandbox->launch);
+	pool_cgroup_free(sandbox->cgroup);
 	pool_lease_entry_free(sandbox->lease);
 	pool_image_unref(sandbox->image);
 	free(sandbox);
@@ -179,17 +181,9 @@ static void lose_not_executed(struct pool_sandbox *sandbox)
 				  : "it cannot be executed");
 }
 
-/* To the priority of a leased one; without the right to do so restore_nice is 0. */
-static void foreground(struct pool_sandbox *sandbox)
+void pool_sandbox_ended(struct pool_sandbox *sandbox)
 {
-	if (sandbox->pool->restore_nice > 0) {
-		(void)setpriority(PRIO_PGRP, (id_t)sandbox->launch.pid, 0);
-	}
-}
-
-static void on_process(uv_poll_t *poll, int status, int events)
-{
-	struct pool_sandbox *sandbox = poll->data;
+	bool asks = false;
 	int code, killed_by;
 
 	if (!pool_launch_reap(&sandbox->launch, &code, &killed_by)) {
@@ -202,7 +196,12 @@ static void on_process(uv_poll_t *poll, int status, int events)
 	if (code == POOL_SPAWN_NOT_EXECUTED && sandbox->state < POOL_SANDBOX_DOOMED) {
 		lose_not_executed(sandbox);
 	}
-	if (killed_by > 0) {
+	if (killed_by == SIGKILL) {
+		asks = pool_limit_killed(sandbox);
+	}
+	if (asks) {
+		/* Lost when the answer is there. */
+	} else if (killed_by > 0) {
 		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED,
 				  "the VMM was killed by signal %d (%s)", killed_by,
 				  strsignal(killed_by));
@@ -215,6 +214,17 @@ static void on_process(uv_poll_t *poll, int status, int events)
 	if (sandbox->state == POOL_SANDBOX_DOOMED) {
 		pool_sandbox_kill(sandbox);
 	}
+}
+
+static void on_process(uv_poll_t *poll, int status, int events)
+{
+	struct pool_sandbox *sandbox = poll->data;
+
+	if (pool_limit_keeps(sandbox)) {
+		uv_poll_stop(poll);
+		return;
+	}
+	pool_sandbox_ended(sandbox);
 }
 
 /* The process is there, or will not be. */
@@ -237,6 +247,8 @@ static void on_spawned(struct pool_spawn *spawn, int result, pid_t pid, int pidf
 			/* It cannot be waited for, so wait: it is being killed. */
 			pool_launch_kill(launch);
 			pool_launch_wait(launch);
+		} else {
+			pool_limit_process(sandbox);
 		}
 	}
 	if (sandbox->state == POOL_SANDBOX_DOOMED) {
@@ -248,7 +260,7 @@ static void on_spawned(struct pool_spawn *spawn, int result, pid_t pid, int pidf
 		r = pool_talk_start(sandbox);
 	}
 	if (r == 0 && sandbox->urgent) {
-		foreground(sandbox);
+		pool_limit_raise(sandbox);
 	}
 	if (r < 0) {
 		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "starting %s: %s",
@@ -265,6 +277,18 @@ static int draw_token(char token[POOL_TOKEN_LENGTH + 1])
 		base_hex(bytes, sizeof(bytes), token);
 	}
 	return r;
+}
+
+void pool_sandbox_spawn(struct pool_sandbox *sandbox)
+{
+	struct pool *pool = sandbox->pool;
+
+	sandbox->spawning = true;
+	sandbox->spawn.control = sandbox->launch.control_peer;
+	sandbox->spawn.cgroup = -1;
+	sandbox->spawn.nice = pool->restore_nice;
+	sandbox->spawn.fn = on_spawned;
+	pool_spawn_start(&pool->spawner, &sandbox->spawn);
 }
 
 int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret_sandbox,
@@ -285,6 +309,7 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	if (r < 0) {
 		return base_error_set_errno(error, r, "drawing a token");
 	}
+	sandbox->spawn.cgroup = -1;
 	pool_launch_init(&sandbox->launch);
 	r = pool_launch_prepare(&sandbox->launch, pool, template->image, error);
 	if (r < 0) {
@@ -305,12 +330,11 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	template->n_shells++;
 	pool->n_starting++;
 	pool->n_sandboxes++;
-	sandbox->spawning = true;
-	sandbox->spawn.control = sandbox->launch.control_peer;
-	sandbox->spawn.nice = pool->restore_nice;
-	sandbox->spawn.fn = on_spawned;
-	pool_spawn_start(&pool->spawner, &sandbox->spawn);
 	pool_talk_begin(sandbox);
+	sandbox->unasked = pool_limit_start(sandbox);
+	if (!sandbox->unasked) {
+		pool_sandbox_spawn(sandbox);
+	}
 	*ret_sandbox = TAKE_PTR(sandbox);
 	return 0;
 }
@@ -321,9 +345,7 @@ void pool_sandbox_hurry(struct pool_sandbox *sandbox)
 {
 	if (!sandbox->urgent) {
 		sandbox->urgent = true;
-		if (sandbox->launch.pid > 0) {
-			foreground(sandbox);
-		}
+		pool_limit_raise(sandbox);
 	}
 }
 

@@ -6,6 +6,7 @@
  */
 
 #include "base/list.h"
+#include "pool/cgroup.h"
 #include "pool/launch.h"
 #include "pool/lease.h"
 #include "pool/spawning.h"
@@ -51,6 +52,10 @@ struct pool_sandbox {
 	bool spawning; /* the spawner has not answered */
 	bool lazy;     /* its image had holes when it was started */
 	bool urgent;   /* somebody waits for it: it runs at the priority of a leased one */
+	struct pool_cgroup *cgroup; /* NULL: it does without */
+	bool unasked;		    /* the spawner is asked when there is a cgroup */
+	bool restored;		    /* it is parked when it is in its cgroup */
+	bool ended; /* its process is reaped when that is not being moved any more */
 	struct pool_launch launch;
 	struct pool_spawn spawn;
 	uv_poll_t control, process, stream;
@@ -81,6 +86,12 @@ void pool_sandbox_load(struct pool_sandbox *sandbox, bool urgent);
 /* Somebody has come to wait for what is being restored. */
 void pool_sandbox_hurry(struct pool_sandbox *sandbox);
 
+/* Asks the spawner for its process. */
+void pool_sandbox_spawn(struct pool_sandbox *sandbox);
+
+/* Its process has ended, and may be reaped. */
+void pool_sandbox_ended(struct pool_sandbox *sandbox);
+
 /* Lets a parked sandbox run; it is leased from now on. 0, or -errno: the VMM is not there. */
 int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint64_t ttl_ms);
 
@@ -105,6 +116,24 @@ int pool_sandbox_poll(struct pool_sandbox *sandbox, uv_poll_t *poll, int fd, uv_
 
 /* Closes one of its handles, if it is open. */
 void pool_sandbox_close(struct pool_sandbox *sandbox, void *handle);
+
+/* --- limit.c: its cgroup --- */
+
+/* Asks for one, if there are any. True: the process has to wait for it; pool_sandbox_spawn()
+ * follows. */
+bool pool_limit_start(struct pool_sandbox *sandbox);
+/* There is a process. */
+void pool_limit_process(struct pool_sandbox *sandbox);
+/* It may not be parked yet; pool_refill_parked() follows when `restored` is set. */
+bool pool_limit_holds(const struct pool_sandbox *sandbox);
+/* It gets the priority of those in use. */
+void pool_limit_raise(struct pool_sandbox *sandbox);
+/* The process has ended but is being moved, so its pid has to stay: pool_sandbox_ended() follows.
+ */
+bool pool_limit_keeps(struct pool_sandbox *sandbox);
+/* The process was killed. True: the cgroup is asked whether that was for its limits, and the
+ * sandbox is lost then. */
+bool pool_limit_killed(struct pool_sandbox *sandbox);
 
 /* --- talk.c --- */
 

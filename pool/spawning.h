@@ -30,6 +30,7 @@ struct pool_spawn {
 	uint64_t sequence; /* 0: not sent */
 	bool cancelled;
 	int control; /* for the VMM; borrowed until fn is called */
+	int cgroup;  /* of version 2, to be born into, likewise; -1: none */
 	int nice;
 	/* Called once. result 0: there is a process, a child of this one; pidfd is owned by the
 	 * callee. Else -errno, -ECANCELED after pool_spawn_cancel(). */

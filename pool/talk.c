@@ -199,6 +199,10 @@ static void on_paused(struct pool_sandbox *sandbox, uint64_t now_ns)
 {
 	sandbox->timings.park_ns = lap(sandbox, now_ns);
 	uv_timer_stop(&sandbox->timer);
+	if (pool_limit_holds(sandbox)) {
+		sandbox->restored = true;
+		return;
+	}
 	pool_refill_parked(sandbox);
 }
 

@@ -307,6 +307,7 @@ struct pool_template *pool_template_get(struct pool *pool, const char *name,
 	}
 	template->pool = pool;
 	strcpy(template->name, name);
+	template->config = pool_template_config_of(pool, name);
 	pool_policy_init(&template->policy, pool->default_limits, pool->restore_concurrency,
 			 base_clock_monotonic_ns());
 	template->shells_wanted = pool->default_shells;

@@ -34,6 +34,7 @@ struct pool_template {
 	struct pool *pool;
 	struct base_link link; /* pool->templates */
 	char name[SNAPSHOT_NAME_MAX + 1];
+	struct pool_template_config config; /* without the name */
 	enum pool_template_state state;
 	uv_work_t work;
 	struct pool_image *image;   /* restores use it; NULL: none */

@@ -12,6 +12,7 @@
  *    slow_ms=<n>        sleep before the acknowledgement
  *    dirty=<n>          map the memory, read 16 pages of it and write n of them
  *    expect=<n>:<b>     the byte of the memory at n is b when the state is loaded
+ *    eat_mib=<n>        when claimed, take so much memory and keep it
  *    connect=<port>     when claimed, connect to the host at that port and say "hello"
  *
  * When claimed it echoes what comes over the agent's stream, and says "vsock" to whoever connects
@@ -285,12 +286,27 @@ static bool spoil(const char *name, const struct base_message *request)
 	return true;
 }
 
+/* Memory that is really there. */
+static void eat(unsigned mib)
+{
+	for (unsigned i = 0; i < mib; i++) {
+		char *piece = mmap(NULL, MIB(1), PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+		if (piece == MAP_FAILED) {
+			_exit(91);
+		}
+		memset(piece, 1, MIB(1));
+	}
+}
+
 static void on_claimed(const struct base_message *request)
 {
 	if (spoil("claim", request)) {
 		return;
 	}
 	reply(request, 0, "");
+	eat(number("eat_mib"));
 	if (is_fault("exit-guest")) {
 		send_event(VMM_EVENT_EXITED, VMM_EXIT_GUEST, 3, "exit port");
 		_exit(0);

@@ -219,6 +219,8 @@ struct pool_config fixture_config(const struct fixture *fixture, unsigned target
 		.identity_timeout_ms = identity_timeout_ms,
 		.acquire_timeout_ms = 5000,
 		.tenants = &fixture->tenants,
+		.cgroups = fixture->cgroups,
+		.default_template = { .cgroup = fixture->limits },
 	};
 }
 

@@ -33,6 +33,8 @@ struct fixture {
 	unsigned memory_floor_percent, shells;
 	struct pool_tenants_config tenants;
 	uint64_t fill_limit_bytes;
+	enum pool_cgroups_use cgroups;
+	struct pool_cgroup_config limits;
 	bool stopped, timed_out;
 	unsigned n_fds;
 };

@@ -5,6 +5,7 @@
 #include "daemon/config.h"
 
 #include "base/fd.h"
+#include "pool/pool.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -174,6 +175,13 @@ static void test_refused(void **state)
 		{ "[tenant a]\nuid = 1,2\n[tenant b]\nuid = 3 2\n",
 		  ": [tenant b]: a user of it is also of [tenant a]" },
 		{ "[pool]\nmemory_floor_percent = 101\n", ":2: memory_floor_percent: too large" },
+		{ "[pool]\ntouch = maybe\n", ":2: touch: none of its choices" },
+		{ "[limits]\ncgroups = on\n", ":2: cgroups: none of its choices" },
+		{ "[limits]\npids = 1\npids = 1\n", ":3: pids: given twice" },
+		{ "[limits]\ncpu_weight = 10001\n", ":2: cpu_weight: too large" },
+		{ "[limits]\ntarget = 1\n", ":2: target: no such key" },
+		{ "[template python]\npids = 1\npids = 1\n", ":3: pids: given twice" },
+		{ "[template python]\ncgroups = off\n", ":2: cgroups: no such key" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -239,6 +247,38 @@ static void test_tenants(void **state)
 	daemon_config_deinit(&config);
 }
 
+static void test_limits_of_templates(void **state)
+{
+	static const char text[] = "[limits]\ncgroups = required\ncpu_percent = 150\npids = 0\n"
+				   "[template a]\n[template b]\ncpu_percent = 0\npids = 9\n"
+				   "memory_mib = 300\n";
+	struct daemon_config config;
+	struct base_error error = { 0 };
+
+	assert_int_equal(load(&config, "", 0, &error), 0);
+	assert_int_equal(daemon_config_complete(&config), 0);
+	assert_int_equal(config.cgroups, POOL_CGROUPS_AUTO);
+	assert_int_equal(config.limits.cpu_percent, 0);
+	assert_int_equal(config.limits.cpu_weight, POOL_CGROUP_WEIGHT_DEFAULT);
+	assert_int_equal(config.limits.memory_mib, 0);
+	assert_int_equal(config.limits.memory_overhead_mib, DAEMON_MEMORY_OVERHEAD_MIB);
+	assert_int_equal(config.limits.pids, DAEMON_PIDS);
+	daemon_config_deinit(&config);
+
+	assert_int_equal(load(&config, text, sizeof(text) - 1, &error), 0);
+	assert_int_equal(daemon_config_complete(&config), 0);
+	assert_int_equal(config.cgroups, POOL_CGROUPS_REQUIRED);
+	assert_int_equal(config.templates[0].limits.cpu_percent, 150);
+	assert_int_equal(config.templates[0].limits.pids, 0);
+	assert_int_equal(config.templates[0].limits.memory_mib, 0);
+	assert_int_equal(config.templates[1].limits.cpu_percent, 0);
+	assert_int_equal(config.templates[1].limits.pids, 9);
+	assert_int_equal(config.templates[1].limits.memory_mib, 300);
+	assert_int_equal(config.templates[1].limits.memory_overhead_mib,
+			 DAEMON_MEMORY_OVERHEAD_MIB);
+	daemon_config_deinit(&config);
+}
+
 static void test_limits(void **state)
 {
 	struct daemon_config config;
@@ -287,8 +327,11 @@ static void test_limits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_everything), cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_refused),	   cmocka_unit_test(test_tenants),
+		cmocka_unit_test(test_everything),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_tenants),
+		cmocka_unit_test(test_limits_of_templates),
 		cmocka_unit_test(test_limits),
 	};
 
