@@ -30,14 +30,29 @@ struct pool_tenants *pool_tenants(struct pool *pool)
 	return &pool->tenants;
 }
 
-void fake_pool_free(struct pool *pool)
+void fake_pool_reset(struct pool *pool)
 {
 	for (size_t i = 0; i < pool->n_leases; i++) {
 		base_fd_close(pool->leases[i].stream);
 		pool_tenant_unref(pool->leases[i].tenant);
 		free((char *)pool->leases[i].label.key);
 		free((char *)pool->leases[i].label.value);
+		pool->leases[i] = (struct fake_lease){ 0 };
 	}
+	pool->n_leases = 0;
+	pool->parked = 0;
+	pool->tenant = NULL;
+	pool->set_params = (struct pool_set_params){ 0 };
+	pool->target = 0;
+	pool->below_min = false;
+	pool->trouble = NULL;
+	pool->n_cancelled = pool->n_set_cancelled = 0;
+	pool->n_account_cancelled = pool->n_released = 0;
+}
+
+void fake_pool_free(struct pool *pool)
+{
+	fake_pool_reset(pool);
 	pool_tenants_deinit(&pool->tenants);
 	free(pool);
 }
@@ -302,17 +317,27 @@ void pool_info(struct pool *pool, const char *name,
 void pool_account(struct pool *pool, struct pool_account *request, const char *template_name,
 		  const char *lease)
 {
-	assert(!pool->account);
+	struct pool_account **last = &pool->account;
+
+	while (*last) {
+		last = &(*last)->next;
+	}
+	request->next = NULL;
 	request->pool = pool;
 	snprintf(request->template_name, sizeof(request->template_name), "%s", template_name ?: "");
 	snprintf(request->lease, sizeof(request->lease), "%s", lease ?: "");
-	pool->account = request;
+	*last = request;
 }
 
 void pool_account_cancel(struct pool_account *request)
 {
-	assert(request->pool->account == request);
-	request->pool->account = NULL;
+	struct pool_account **link = &request->pool->account;
+
+	while (*link != request) {
+		assert(*link);
+		link = &(*link)->next;
+	}
+	*link = request->next;
 	request->pool->n_account_cancelled++;
 }
 
@@ -350,7 +375,7 @@ void fake_pool_measured(struct pool *pool)
 	};
 
 	assert(request);
-	pool->account = NULL;
+	pool->account = request->next;
 	if (strcmp(request->template_name, "other") == 0) {
 		request->fn(request, POOL_NOT_FOUND, NULL, "no pool of this template");
 	} else {

@@ -41,7 +41,7 @@ struct pool {
 	bool below_min;
 	const char *trouble; /* with memory */
 	unsigned target;
-	struct pool_account *account; /* waits; NULL: none */
+	struct pool_account *account; /* waits, and who waits behind it; NULL: none */
 	unsigned n_cancelled, n_set_cancelled, n_account_cancelled, n_released;
 	struct fake_lease leases[FAKE_LEASES_MAX];
 	size_t n_leases;
@@ -49,6 +49,8 @@ struct pool {
 
 /* Sections of tenants (borrowed): none. */
 struct pool *fake_pool_new(const struct pool_tenant_config *sections, size_t n);
+/* As new, but for its tenants. Nobody may wait. */
+void fake_pool_reset(struct pool *pool);
 /* Closes the streams too. */
 void fake_pool_free(struct pool *pool);
 /* Gives the first waiter a lease, or another status. */
