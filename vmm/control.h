@@ -92,10 +92,11 @@ enum vmm_op {
 	 */
 	VMM_OP_PAUSE = 6,
 
-	/* Writes the state. Only while paused. fds: state (writable, empty), and for a VM with
-	 * private memory: memory (a writable memfd of the memory size, all holes; pages that are
-	 * not zero are written to it). Open vsock connections are not part of the state: they are
-	 * reset, on both sides. Reply: arg0 state bytes. The VM may be resumed afterwards. */
+	/* Writes the state. Only while paused, and of private memory only with VMM_CREATE_SAVABLE.
+	 * fds: state (writable, empty), and for a VM with private memory: memory (a writable memfd
+	 * of the memory size, all holes; pages that are not zero are written to it). Open vsock
+	 * connections are not part of the state: they are reset, on both sides. Reply: arg0 state
+	 * bytes. The VM may be resumed afterwards. */
 	VMM_OP_SAVE = 7,
 
 	/* Answer to VMM_EVENT_CONNECT. arg0 its id, result 0 or -errno. fds: stream when result is
@@ -154,6 +155,9 @@ enum vmm_create_flags {
 	VMM_CREATE_STATE = 1 << 2,
 	/* The VM may be leased. */
 	VMM_CREATE_ADOPTABLE = 1 << 3,
+	/* SAVE will be asked for after a LOAD. A VMM whose VM is shared may always be; one that
+	 * serves a guest nobody trusts has no system call for it. */
+	VMM_CREATE_SAVABLE = 1 << 4,
 };
 
 enum vmm_resume_flags {

@@ -3,7 +3,8 @@
 /*
  * warmbox-vmm: one VM, told what to do over the control socket (vmm/control.h).
  *
- * Happy path: open /dev/kvm, serve the loop; CREATE, BOOT or LOAD, RESUME, …, until the control
+ * Happy path: filter its own system calls (docs/security.md; argv[1] may be "log" or "off" instead
+ * of "kill"), open /dev/kvm, serve the loop; CREATE, BOOT or LOAD, RESUME, …, until the control
  * socket closes or the VM is over; a leased VM outlives the socket (vmm/successor.h). A request
  * that fails gets a reply with the reason and the VMM stays; a packet that is no request at all
  * ends it. Shut-down: the loop stops and the process exits; nothing is worth saving, and the kernel
@@ -14,6 +15,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "filter/filter.h"
 #include "vmm/boot.h"
 #include "vmm/state.h"
 #include "vmm/successor.h"
@@ -35,8 +37,9 @@
 #define KVM_API		     12
 #define MMAP_THRESHOLD_BYTES 4096
 
-#define CREATE_FLAGS \
-	(uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY | VMM_CREATE_STATE | VMM_CREATE_ADOPTABLE)
+#define CREATE_FLAGS                                                                               \
+	(uint64_t)(VMM_CREATE_SHARED | VMM_CREATE_LAZY | VMM_CREATE_STATE | VMM_CREATE_ADOPTABLE | \
+		   VMM_CREATE_SAVABLE)
 #define RESUME_FLAGS (uint64_t)(VMM_RESUME_FOREGROUND | VMM_RESUME_LEASED)
 
 /* A request as its handlers see it. */
@@ -157,6 +160,7 @@ static int handle_create(struct program *program, struct request *request)
 		.n_vcpus = (unsigned)arg[1],
 		.shared = arg[2] & VMM_CREATE_SHARED,
 		.lazy = arg[2] & VMM_CREATE_LAZY,
+		.savable = arg[2] & (VMM_CREATE_SHARED | VMM_CREATE_SAVABLE),
 		.n_disks = (unsigned)arg[3],
 		.read_only_disks = (uint32_t)arg[4],
 		.cid = (uint32_t)arg[5],
@@ -234,6 +238,14 @@ static int expect_state(struct program *program, struct request *request)
 	return wrong_state(request, "the VM was neither booted nor loaded");
 }
 
+/* From here on the main thread needs little. */
+static int narrow(struct program *program, const struct filter *filter, struct base_error *error)
+{
+	int r = filter_install(filter, program->vm.filters);
+
+	return r < 0 ? base_error_set_errno(error, r, "filtering system calls") : 0;
+}
+
 static int handle_boot(struct program *program, struct request *request)
 {
 	struct vmm_vm *vm = &program->vm;
@@ -252,6 +264,7 @@ static int handle_boot(struct program *program, struct request *request)
 	vm->state = VMM_VM_BROKEN;
 	r = vmm_boot(vm, request->fds[0], request->n_fds == 2 ? request->fds[1] : -1,
 		     request->message->text, &request->error);
+	r = r ?: narrow(program, &filter_vmm_booted, &request->error);
 	if (r < 0) {
 		return r;
 	}
@@ -276,6 +289,9 @@ static int handle_load(struct program *program, struct request *request)
 	}
 	vm->state = VMM_VM_BROKEN;
 	r = vmm_state_load(vm, request->fds[0], &clock, &request->error);
+	r = r
+		    ?: narrow(program, vm->config.savable ? &filter_vmm_booted : &filter_vmm_loaded,
+			      &request->error);
 	if (r < 0) {
 		return r;
 	}
@@ -387,6 +403,9 @@ static int handle_save(struct program *program, struct request *request)
 	}
 	if (vm->state != VMM_VM_PAUSED || vm->is_over) {
 		return wrong_state(request, "saving needs a VM that is paused");
+	}
+	if (!vm->config.savable) {
+		return wrong_state(request, "saving needs VMM_CREATE_SAVABLE");
 	}
 	r = expect_fds(request, n_fds, n_fds);
 	if (r < 0) {
@@ -654,7 +673,7 @@ static int run(struct program *program)
 	return r < 0 ? r : vmm_loop_run(&program->loop);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct program program = { .exit_status = EXIT_SUCCESS };
 	const struct vmm_vm_callbacks callbacks = {
@@ -666,9 +685,19 @@ int main(void)
 	};
 	_cleanup_fd_ int kvm_fd = -1;
 	struct base_error error = {};
+	enum filter_mode filters = FILTER_KILL;
 	enum vmm_host_kind kind;
 	int r;
 
+	if (argc > 2 || (argc == 2 && filter_mode_parse(argv[1], &filters) < 0)) {
+		log_error("usage: warmbox-vmm [kill|log|off]");
+		return EXIT_FAILURE;
+	}
+	r = filter_install(&filter_vmm_setup, filters);
+	if (r < 0) {
+		log_error("filtering system calls: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
 	/*
 	 * What is a page or more (a state that is loaded, a stream's buffer, a device) comes from
 	 * the kernel as zeros that nobody has to touch, and goes back when it is freed. That takes
@@ -691,7 +720,7 @@ int main(void)
 		log_error("starting the event loop: %s", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	r = vmm_vm_init(&program.vm, kvm_fd, kind, &program.loop, &callbacks, &error);
+	r = vmm_vm_init(&program.vm, kvm_fd, kind, filters, &program.loop, &callbacks, &error);
 	if (r < 0) {
 		log_error("%s", error.text);
 		return EXIT_FAILURE;

@@ -81,9 +81,13 @@ int vmm_vcpu_init(struct vmm_vcpu *vcpu, struct vmm_vm *vm, unsigned index,
 
 void vmm_vcpu_kick(struct vmm_vcpu *vcpu)
 {
+	pid_t tid = __atomic_load_n(&vcpu->tid, __ATOMIC_SEQ_CST);
+
 	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-	if (vcpu->started) {
-		pthread_kill(vcpu->thread, KICK_SIGNAL);
+	/* Without a thread id it has yet to look whether it may run. Not pthread_kill(), which
+	 * takes four system calls. */
+	if (tid > 0) {
+		(void)tgkill(vcpu->vm->pid, tid, KICK_SIGNAL);
 	}
 }
 
@@ -265,11 +269,20 @@ static bool handle_return(struct vmm_vcpu *vcpu, int r)
 static void *vcpu_main(void *argument)
 {
 	struct vmm_vcpu *vcpu = argument;
+	const struct filter *filter =
+		vcpu->vm->kind == VMM_HOST_PVM ? &filter_vmm_vcpu_pvm : &filter_vmm_vcpu;
 	bool may_park = true;
+	int r;
 
+	__atomic_store_n(&vcpu->tid, gettid(), __ATOMIC_SEQ_CST);
+	r = filter_install(filter, vcpu->vm->filters);
+	if (r < 0) {
+		pthread_mutex_lock(&vcpu->vm->loop->lock);
+		vmm_vm_end(vcpu->vm, VMM_EXIT_FAILURE, -r, "filtering the system calls of vCPU %u",
+			   vcpu->index);
+		pthread_mutex_unlock(&vcpu->vm->loop->lock);
+	}
 	for (;;) {
-		int r;
-
 		if (may_park) {
 			wait_for_run(vcpu);
 		}
@@ -297,6 +310,5 @@ int vmm_vcpu_start(struct vmm_vcpu *vcpu, struct base_error *error)
 		return base_error_set_errno(error, r, "starting the thread of vCPU %u",
 					    vcpu->index);
 	}
-	vcpu->started = true;
 	return 0;
 }

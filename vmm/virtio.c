@@ -296,7 +296,7 @@ void vmm_virtio_mmio_read(struct vmm_virtio *device, uint32_t offset, void *data
 	}
 }
 
-static void reset(struct vmm_virtio *device)
+void vmm_virtio_reset(struct vmm_virtio *device)
 {
 	device->ops->reset(device);
 	device->status = 0;
@@ -320,8 +320,12 @@ static void write_status(struct vmm_virtio *device, uint32_t value)
 {
 	uint32_t before = device->status;
 
+	if (value == 0 && device->host->reset) {
+		device->host->reset(device->host->userdata, device);
+		return;
+	}
 	if (value == 0) {
-		reset(device);
+		vmm_virtio_reset(device);
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(status_steps); i++) {

@@ -45,6 +45,9 @@ struct vmm_virtio_host {
 	/* A limit was hit; a counter says which. Optional. */
 	void (*limited)(void *userdata);
 	struct vmm_disk_limits *disk_limits; /* NULL: none */
+	/* On a vCPU thread: has the main thread call vmm_virtio_reset() and waits for it. Gives the
+	 * device lock away meanwhile. NULL: the thread that writes the register resets. */
+	void (*reset)(void *userdata, struct vmm_virtio *device);
 	void *userdata;
 };
 
@@ -60,6 +63,8 @@ int vmm_virtio_balloon_new(const struct vmm_virtio_host *host, unsigned slot,
 int vmm_virtio_vsock_new(const struct vmm_virtio_host *host, unsigned slot, uint32_t cid,
 			 int listener, struct vmm_virtio **ret_device, struct base_error *error);
 void vmm_virtio_free(struct vmm_virtio *device);
+/* As when it was made. Waits for what is in flight, closes what the guest had open. */
+void vmm_virtio_reset(struct vmm_virtio *device);
 BASE_DEFINE_CLEANUP(struct vmm_virtio *, vmm_virtio_free)
 
 /* vsock only. attach: stream consumed always. connected: result 0 with a stream (consumed), or

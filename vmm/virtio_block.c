@@ -5,8 +5,7 @@
  *
  * Happy path: a kick takes every available request, turns it into one io_uring operation whose
  * buffers are guest memory itself, and submits them together; completions, at once or through the
- * loop, write the status byte and give the chain back. The ring is made for the first request: a
- * restored VM that never touches its disk does not pay for one.
+ * loop, write the status byte and give the chain back.
  *
  * A disk that is limited looks at the cost of a request before anything of it is begun. One that
  * cannot be paid for now goes back to where it was, the guest's own queue, and so do all behind it;
@@ -270,10 +269,8 @@ static void block_notify(struct vmm_virtio *device, unsigned queue)
 		}
 		taken++;
 	}
-	if (block->has_ring) {
-		vmm_block_submit(block);
-		done |= vmm_block_reap(block);
-	}
+	vmm_block_submit(block);
+	done |= vmm_block_reap(block);
 	if (done) {
 		vmm_virtio_queue_interrupt(device, queue);
 	}
@@ -416,6 +413,11 @@ int vmm_virtio_block_new(const struct vmm_virtio_host *host, unsigned slot, int 
 	r = vmm_virtio_init(&block->virtio, &block_ops, host, slot, error);
 	if (r < 0) {
 		return r;
+	}
+	r = vmm_block_ring_init(block);
+	if (r < 0) {
+		vmm_virtio_deinit(&block->virtio);
+		return base_error_set_errno(error, r, "make a ring for the disk in slot %u", slot);
 	}
 	block->fd = fd;
 	block->timer = (struct vmm_timer){ .fn = on_timer, .userdata = block };

@@ -80,6 +80,8 @@ bool vmm_block_reap(struct vmm_block *block);
 /* Blocks until nothing is in flight. */
 void vmm_block_wait(struct vmm_block *block);
 
+/* Makes the ring, restricted to what the device does with it. 0 or -errno. */
+int vmm_block_ring_init(struct vmm_block *block);
 /* Only with nothing in flight. Fine without a ring. */
 void vmm_block_ring_deinit(struct vmm_block *block);
 

@@ -17,10 +17,12 @@
 #include "vmm/state.h"
 #include "vmm/state_vcpu.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -70,6 +72,60 @@ static void raise_irq(void *userdata, unsigned irq)
 	vmm_ioapic_raise(&vm->ioapic, irq);
 }
 
+/*
+ * Resets are the main thread's: they close sockets, free memory and wait for disks, and what a vCPU
+ * thread never does its filter need not allow. While the main thread waits for vCPUs to park it
+ * does resets as well, since a vCPU may be waiting for one.
+ */
+static void reset_from_vcpu(void *userdata, struct vmm_virtio *device)
+{
+	struct vmm_vm *vm = userdata;
+	uint64_t one = 1;
+
+	pthread_mutex_unlock(&vm->loop->lock);
+	pthread_mutex_lock(&vm->run_lock);
+	while (vm->resetting) {
+		pthread_cond_wait(&vm->wake, &vm->run_lock);
+	}
+	vm->resetting = device;
+	pthread_cond_signal(&vm->parking);
+	if (write(vm->reset_fd, &one, sizeof(one)) < 0) {
+		assert(errno == EAGAIN);
+	}
+	while (vm->resetting == device) {
+		pthread_cond_wait(&vm->wake, &vm->run_lock);
+	}
+	pthread_mutex_unlock(&vm->run_lock);
+	pthread_mutex_lock(&vm->loop->lock);
+}
+
+/* With the device lock. */
+static void serve_reset(struct vmm_vm *vm)
+{
+	struct vmm_virtio *device;
+
+	pthread_mutex_lock(&vm->run_lock);
+	device = vm->resetting;
+	pthread_mutex_unlock(&vm->run_lock);
+	if (!device) {
+		return;
+	}
+	vmm_virtio_reset(device);
+	pthread_mutex_lock(&vm->run_lock);
+	vm->resetting = NULL;
+	pthread_mutex_unlock(&vm->run_lock);
+	pthread_cond_broadcast(&vm->wake);
+}
+
+static void on_reset(struct vmm_source *source, uint32_t events)
+{
+	uint64_t count;
+
+	if (read(source->fd, &count, sizeof(count)) > 0) {
+		serve_reset(source->userdata);
+	}
+}
+
 static int connect_from_guest(void *userdata, uint64_t id, uint32_t port)
 {
 	struct vmm_vm *vm = userdata;
@@ -82,8 +138,9 @@ static void on_limited(void *userdata)
 	vmm_vm_limited(userdata);
 }
 
-int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct vmm_loop *loop,
-		const struct vmm_vm_callbacks *callbacks, struct base_error *error)
+int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, enum filter_mode filters,
+		struct vmm_loop *loop, const struct vmm_vm_callbacks *callbacks,
+		struct base_error *error)
 {
 	int r;
 
@@ -91,6 +148,8 @@ int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct v
 	vm->kvm_fd = kvm_fd;
 	vm->fd = -1;
 	vm->kind = kind;
+	vm->filters = filters;
+	vm->pid = getpid();
 	vm->loop = loop;
 	vm->callbacks = *callbacks;
 	vm->serial.console_fd = -1;
@@ -104,14 +163,22 @@ int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct v
 		.vsock_connect = connect_from_guest,
 		.limited = on_limited,
 		.disk_limits = &vm->disk_limits,
+		.reset = reset_from_vcpu,
 		.userdata = vm,
 	};
 	pthread_mutex_init(&vm->run_lock, NULL);
 	pthread_cond_init(&vm->wake, NULL);
 	pthread_cond_init(&vm->parking, NULL);
 	vm->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (vm->over_fd < 0) {
+	vm->reset_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (vm->over_fd < 0 || vm->reset_fd < 0) {
 		return base_error_set_errno(error, -errno, "making an eventfd");
+	}
+	vm->reset_source =
+		(struct vmm_source){ .fd = vm->reset_fd, .fn = on_reset, .userdata = vm };
+	r = vmm_loop_add(loop, &vm->reset_source, EPOLLIN);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "watching an eventfd");
 	}
 	r = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (r < (int)sizeof(struct kvm_run)) {
@@ -485,6 +552,14 @@ static int wait_until_parked(struct vmm_vm *vm)
 	while (r == 0 && !all_parked(vm)) {
 		struct timespec until;
 
+		if (vm->resetting) {
+			pthread_mutex_unlock(&vm->run_lock);
+			pthread_mutex_lock(&vm->loop->lock);
+			serve_reset(vm);
+			pthread_mutex_unlock(&vm->loop->lock);
+			pthread_mutex_lock(&vm->run_lock);
+			continue;
+		}
 		clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec += ABANDON_CHECK_S;
 		if (pthread_cond_timedwait(&vm->parking, &vm->run_lock, &until) == ETIMEDOUT &&
@@ -561,7 +636,9 @@ void vmm_vm_end(struct vmm_vm *vm, enum vmm_exit_reason reason, int code, const 
 	va_start(args, format);
 	vsnprintf(vm->over_text.text, sizeof(vm->over_text.text), format, args);
 	va_end(args);
-	stop_vcpus(vm);
+	pthread_mutex_lock(&vm->run_lock);
+	vm->running = false;
+	pthread_mutex_unlock(&vm->run_lock);
 	/* An eventfd that nobody has read yet cannot overflow from one write. */
 	if (write(vm->over_fd, &one, sizeof(one)) < 0) {
 		return;

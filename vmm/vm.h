@@ -15,6 +15,7 @@
  * There is no way back: a VM lasts as long as its process, and the kernel takes it down.
  */
 
+#include "filter/filter.h"
 #include "vmm/cpuid.h"
 #include "vmm/ioapic.h"
 #include "vmm/loop.h"
@@ -38,7 +39,7 @@ struct vmm_prepared;
 struct vmm_config {
 	uint64_t memory_bytes;
 	unsigned n_vcpus;
-	bool shared, lazy; /* enum vmm_create_flags */
+	bool shared, lazy, savable; /* enum vmm_create_flags */
 	unsigned n_disks;
 	uint32_t read_only_disks; /* bit n: disk n */
 	uint32_t cid;
@@ -84,7 +85,7 @@ struct vmm_vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
-	bool started;
+	pid_t tid;	       /* atomic; 0 until the thread runs */
 	uint64_t cpuid_digest; /* of the table it was given */
 	bool parked;	       /* outside KVM_RUN, with no half-done I/O; under the run lock */
 };
@@ -120,15 +121,19 @@ struct vmm_vm {
 	struct vmm_loop *loop; /* borrowed */
 	struct vmm_vm_callbacks callbacks;
 	struct vmm_virtio_host virtio_host;
+	enum filter_mode filters;
+	pid_t pid;
 	size_t run_bytes;     /* size of the kvm_run mapping */
 	uint32_t xsave_bytes; /* of a vCPU's extended state */
 	bool has_xsave2;
 	bool tsc_is_fixed; /* the guest's TSC is the host's, whatever is written to it */
 	struct vmm_xsave_layout xsave; /* of the vCPUs' extended state */
 	int over_fd;		       /* eventfd: readable when the VM is over */
+	int reset_fd;		       /* eventfd: readable when a device is to be reset */
 
 	/* Under the device lock. */
 	enum vmm_vm_state state;
+	struct vmm_source reset_source;
 	struct vmm_prepared *prepared; /* owned; see vmm/state.h */
 	struct vmm_memory memory;
 	struct vmm_ioapic ioapic;
@@ -146,15 +151,18 @@ struct vmm_vm {
 
 	/* Under the run lock. */
 	pthread_mutex_t run_lock;
-	pthread_cond_t wake;	/* to vCPU threads: running changed */
-	pthread_cond_t parking; /* to the main thread: a vCPU parked */
+	pthread_cond_t wake;	      /* to vCPU threads: running or resetting changed */
+	pthread_cond_t parking;	      /* to the main thread: a vCPU parked, or wants a reset */
+	struct vmm_virtio *resetting; /* a vCPU thread waits for the main thread to reset it */
 	bool running;
 	bool entered_pending; /* the next vCPU to enter reports it */
 };
 
-/* Looks at the host; opens nothing. kvm_fd and loop are borrowed. 0 or -errno. */
-int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, struct vmm_loop *loop,
-		const struct vmm_vm_callbacks *callbacks, struct base_error *error);
+/* Looks at the host; opens nothing. kvm_fd and loop are borrowed. filters: of the vCPU threads. 0
+ * or -errno. */
+int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, enum filter_mode filters,
+		struct vmm_loop *loop, const struct vmm_vm_callbacks *callbacks,
+		struct base_error *error);
 
 /* Makes the VM and starts its threads, parked. fingerprint: vmm_host_fingerprint(), or 0 to ask
  * KVM. On failure the VM is broken. 0 or -errno. */
@@ -176,8 +184,8 @@ int vmm_vm_pause(struct vmm_vm *vm, struct base_error *error);
 /* Of a paused VM: drains all devices, which resets the vsock connections. Before a save. */
 int vmm_vm_drain(struct vmm_vm *vm, struct base_error *error);
 
-/* The VM is over: stops the vCPUs, wakes over_fd. The first call wins. Any thread, with the device
- * lock. */
+/* The VM is over: the vCPUs park after their next exit, over_fd is readable. The first call wins.
+ * Any thread, with the device lock. */
 void vmm_vm_end(struct vmm_vm *vm, enum vmm_exit_reason reason, int code, const char *format, ...)
 	_printf_(4, 5);
 

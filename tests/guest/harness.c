@@ -267,7 +267,8 @@ int harness_prepare(struct harness_vm *vm, const struct harness_params *params)
 		(vm->private_memory ? 0 : VMM_CREATE_SHARED) |
 			(params->state_fd > 0 ? VMM_CREATE_STATE : 0) |
 			(params->lazy ? VMM_CREATE_LAZY : 0) |
-			(params->successor_fd > 0 ? VMM_CREATE_ADOPTABLE : 0),
+			(params->successor_fd > 0 ? VMM_CREATE_ADOPTABLE : 0) |
+			(params->savable ? VMM_CREATE_SAVABLE : 0),
 		params->n_disks,
 		params->read_only_disks,
 		params->cid ? params->cid : 3,

@@ -28,6 +28,7 @@ struct harness_params {
 	int console_fd;		     /* > 0: instead of the console memfd; borrowed */
 	int listener_fd;	     /* > 0; borrowed */
 	int successor_fd;	     /* > 0: what a successor connects to; borrowed */
+	bool savable;		     /* it will be saved although its memory is private */
 	int disk_fds[VMM_DISKS_MAX]; /* borrowed */
 	unsigned n_disks;
 	uint32_t read_only_disks;

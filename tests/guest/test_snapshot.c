@@ -31,16 +31,23 @@ static void expect_end(struct harness_vm *vm, int code)
 	}
 }
 
-static void restore(struct harness_vm *vm, const struct image *image, unsigned n_vcpus)
+static void restore_as(struct harness_vm *vm, const struct image *image, unsigned n_vcpus,
+		       bool savable)
 {
 	struct harness_params params = {
 		.n_vcpus = n_vcpus,
+		.savable = savable,
 		.image_fd = image->memory,
 		.memory_bytes = image->memory_bytes,
 	};
 
 	assert_vm_ok(vm, harness_create(vm, &params));
 	assert_vm_ok(vm, harness_load(vm, image->state));
+}
+
+static void restore(struct harness_vm *vm, const struct image *image, unsigned n_vcpus)
+{
+	restore_as(vm, image, n_vcpus, false);
 }
 
 static uint64_t checksum(int fd, uint64_t bytes)
@@ -115,7 +122,7 @@ static void test_second_generation(void **state)
 
 	make_image("clock", 1, 0, "ready", &image);
 	before = checksum(image.memory, image.memory_bytes);
-	restore(&second, &image, 1);
+	restore_as(&second, &image, 1, true);
 	assert_vm_ok(&second, harness_resume(&second));
 	poll(NULL, 0, 20);
 	assert_vm_ok(&second, harness_pause(&second));
@@ -138,7 +145,7 @@ static void test_save_after_load(void **state)
 	_cleanup_image_ struct image image = { -1, -1, 0 }, again = { -1, -1, 0 };
 
 	make_image("registers", 1, 0, "ready", &image);
-	restore(&second, &image, 1);
+	restore_as(&second, &image, 1, true);
 	assert_vm_ok(&second, harness_save(&second, &again.state, &again.memory));
 	again.memory_bytes = image.memory_bytes;
 	assert_true(checksum(again.memory, again.memory_bytes) ==
