@@ -59,13 +59,15 @@ static scmp_filter_ctx make_context(const struct filter_stage *stage, uint32_t o
 	if (!context || seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS)) {
 		fail("a filter for", stage->name, ENOMEM);
 	}
-	for (size_t i = 0; i < FILTER_LISTS_MAX; i++) {
-		for (size_t j = 0; j < stage->lists[i].n_rules; j++) {
-			const struct filter_rule *rule = &stage->lists[i].rules[j];
+	for (const struct filter_stage *part = stage; part; part = part->also) {
+		for (size_t i = 0; i < FILTER_LISTS_MAX; i++) {
+			for (size_t j = 0; j < part->lists[i].n_rules; j++) {
+				const struct filter_rule *rule = &part->lists[i].rules[j];
 
-			add_rule(context, rule);
-			seccomp_syscall_priority(context, rule->number, priority);
-			priority -= priority > 0;
+				add_rule(context, rule);
+				seccomp_syscall_priority(context, rule->number, priority);
+				priority -= priority > 0;
+			}
 		}
 	}
 	return context;

@@ -43,6 +43,7 @@ struct filter_list {
 struct filter_stage {
 	const char *name;
 	struct filter_list lists[FILTER_LISTS_MAX];
+	const struct filter_stage *also; /* all that is allowed there, too; or NULL */
 };
 
 struct filter_program {
