@@ -420,6 +420,7 @@ static void vsock_free(struct vmm_virtio *device)
 	struct vmm_vsock_connection *connection;
 
 	vmm_loop_remove(device->host->loop, &vsock->listener);
+	vmm_loop_disarm(device->host->loop, &vsock->timer);
 	vsock->listener.fd = base_fd_close(vsock->listener.fd);
 	while ((connection = TAILQ_FIRST(&vsock->connections))) {
 		vmm_vsock_connection_free(connection);
@@ -481,6 +482,7 @@ int vmm_virtio_vsock_new(const struct vmm_virtio_host *host, unsigned slot, uint
 	vsock->virtio.config = vsock->config;
 	vsock->virtio.config_size = sizeof(vsock->config);
 	vsock->listener.fd = -1;
+	vsock->timer = (struct vmm_timer){ .fn = vmm_vsock_handshakes_due, .userdata = vsock };
 	vsock->last_host_port = VMM_VSOCK_HOST_PORT_FIRST - 1;
 	vsock->connections_max = VMM_VSOCK_CONNECTIONS_MAX;
 	vsock->buffer_bytes_max = VMM_LIMIT_VSOCK_BYTES_MAX;

@@ -80,6 +80,10 @@ _Static_assert(VMM_LIMIT_VSOCK_BYTES_MAX == VMM_VSOCK_CONNECTIONS_MAX * VMM_VSOC
 /* RST packets that wait for a receive buffer; what does not fit is dropped. */
 #define VMM_VSOCK_RESETS_MAX 256
 
+/* How long a client may take to say where it wants to: it holds one of few connections meanwhile.
+ */
+#define VMM_VSOCK_HANDSHAKE_MS 10000
+
 /* "CONNECT 4294967295\n" and some slack. */
 #define VMM_VSOCK_LINE_MAX 32
 
@@ -144,6 +148,7 @@ struct vmm_vsock_connection {
 
 	char line[VMM_VSOCK_LINE_MAX];
 	uint32_t line_bytes;
+	uint64_t deadline_ns; /* of the handshake */
 };
 
 TAILQ_HEAD(vmm_vsock_list, vmm_vsock_connection);
@@ -165,6 +170,7 @@ struct vmm_vsock {
 	uint8_t config[8]; /* le64 guest_cid */
 	uint32_t cid;
 	struct vmm_source listener; /* owned; fd -1: none */
+	struct vmm_timer timer;	    /* armed for the earliest deadline of a handshake */
 	struct vmm_vsock_list connections;
 	struct vmm_vsock_list ready; /* has a packet for the guest; served in turn */
 	unsigned n_connections;
@@ -232,5 +238,7 @@ void vmm_vsock_connection_settle(struct vmm_vsock_connection *connection);
 void vmm_vsock_count_refusal(struct vmm_vsock *vsock);
 /* Whether the limits allow another connection. */
 bool vmm_vsock_has_room(const struct vmm_vsock *vsock);
+/* Ends the handshakes that have taken too long. */
+void vmm_vsock_handshakes_due(struct vmm_timer *timer);
 /* Watches the listener while there is room for another connection. */
 void vmm_vsock_listener_watch(struct vmm_vsock *vsock);

@@ -18,6 +18,7 @@
 
 #include "vmm/virtio_vsock.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 #include <assert.h>
@@ -433,6 +434,38 @@ static void connection_ready(struct vmm_source *source, uint32_t events)
 	}
 }
 
+void vmm_vsock_handshakes_due(struct vmm_timer *timer)
+{
+	struct vmm_vsock *vsock = timer->userdata;
+	uint64_t now_ns = base_clock_monotonic_ns();
+	struct vmm_vsock_connection *connection, *next;
+
+	for (connection = TAILQ_FIRST(&vsock->connections); connection; connection = next) {
+		next = TAILQ_NEXT(connection, all);
+		if (connection->state != VMM_VSOCK_HANDSHAKE) {
+			continue;
+		}
+		if (connection->deadline_ns > now_ns) {
+			/* The list is in the order in which they came. */
+			vmm_loop_arm(vsock->virtio.host->loop, timer, connection->deadline_ns);
+			break;
+		}
+		vmm_vsock_connection_free(connection);
+	}
+}
+
+static void begin_handshake(struct vmm_vsock_connection *connection)
+{
+	struct vmm_vsock *vsock = connection->vsock;
+
+	connection->deadline_ns =
+		base_clock_monotonic_ns() + VMM_VSOCK_HANDSHAKE_MS * NSEC_PER_MSEC;
+	if (vsock->timer.deadline_ns == 0) {
+		vmm_loop_arm(vsock->virtio.host->loop, &vsock->timer, connection->deadline_ns);
+	}
+	vmm_vsock_connection_watch(connection);
+}
+
 static void listener_ready(struct vmm_source *source, uint32_t events)
 {
 	struct vmm_vsock *vsock = source->userdata;
@@ -446,7 +479,7 @@ static void listener_ready(struct vmm_source *source, uint32_t events)
 		}
 		connection = vmm_vsock_connection_new(vsock, fd, VMM_VSOCK_HANDSHAKE);
 		if (connection) {
-			vmm_vsock_connection_watch(connection);
+			begin_handshake(connection);
 		}
 		vmm_vsock_listener_watch(vsock);
 	}

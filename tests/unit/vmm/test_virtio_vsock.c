@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "vmm/control.h"
+#include "vmm/virtio_vsock.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -67,6 +68,55 @@ static void reads_connect_lines_in_pieces(void **state)
 	close(fd);
 	vsock_expect(f, RST, &packet); /* unread input at close is a reset */
 	assert_int_equal(packet.dst_port, guest.port);
+}
+
+/* Clients that say nothing, or never all of it, hold a connection only for so long. */
+static void ends_handshakes_that_take_too_long(void **state)
+{
+	struct fixture *f = *state;
+	struct vmm_vsock *vsock = CONTAINER_OF(f->driver.device, struct vmm_vsock, virtio);
+	struct vmm_loop *loop = &f->driver.loop;
+	int connected, silent, slow, early;
+	struct vmm_vsock_connection *connection;
+
+	vsock_establish(f, 1024, &connected);
+	silent = vsock_client(f);
+	slow = vsock_client(f);
+	vsock_say(slow, "CONNECT 10");
+	early = vsock_client(f);
+	driver_settle(&f->driver);
+	assert_int_equal(vsock->n_connections, 4);
+	assert_true(vsock->timer.deadline_ns > 0);
+	vmm_loop_expire(loop, base_clock_monotonic_ns());
+	assert_int_equal(vsock->n_connections, 4);
+	/* As if time had passed for all but the last, just not enough for that. */
+	TAILQ_FOREACH(connection, &vsock->connections, all)
+	{
+		if (TAILQ_NEXT(connection, all)) {
+			connection->deadline_ns -= VMM_VSOCK_HANDSHAKE_MS * NSEC_PER_MSEC;
+		}
+	}
+	vmm_loop_arm(loop, &vsock->timer, 1);
+	vmm_loop_expire(loop, base_clock_monotonic_ns());
+	vsock_hear_end(silent);
+	vsock_hear_end(slow);
+	assert_int_equal(vsock->n_connections, 2);
+	vsock_hear_nothing(connected);
+	vsock_hear_nothing(early);
+	/* The last one's time will come. */
+	assert_int_equal(vsock->timer.deadline_ns,
+			 TAILQ_LAST(&vsock->connections, vmm_vsock_list)->deadline_ns);
+	vsock_say(early, "CONNECT 5000\n");
+	driver_settle(&f->driver);
+	vsock_accept_request(f, 5000);
+	vmm_loop_arm(loop, &vsock->timer, 1);
+	vmm_loop_expire(loop, base_clock_monotonic_ns());
+	assert_int_equal(vsock->timer.deadline_ns, 0);
+	assert_int_equal(vsock->n_connections, 2);
+	close(connected);
+	close(silent);
+	close(slow);
+	close(early);
 }
 
 static void refuses_malformed_lines(void **state)
@@ -589,6 +639,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(carries_both_ways),
 		TEST(reads_connect_lines_in_pieces),
+		TEST(ends_handshakes_that_take_too_long),
 		TEST(refuses_malformed_lines),
 		TEST(closes_what_the_guest_refuses),
 		TEST(opens_connections_for_the_guest),
