@@ -213,3 +213,15 @@ const msgpack_object *client_result(struct client *client, const char *key)
 	assert_non_null(value);
 	return value;
 }
+
+void fixture_assert_serves(struct fixture *fixture, size_t active)
+{
+	struct client client;
+
+	client_open(&client, fixture);
+	CLIENT_REQUEST(&client, 1, "health", EMPTY);
+	assert_null(client_response(&client, 1));
+	client_close(&client);
+	assert_int_equal(fake_pool_active(fixture->pool), active);
+	assert_int_equal(fixture->pool->n_waiters, 0);
+}

@@ -40,6 +40,10 @@ void fixture_stop(struct fixture *fixture);
 /* Runs the loop until nothing more happens at once. */
 void fixture_run(struct fixture *fixture);
 
+/* The server is alive and holds nothing that a test did not leave on purpose: so many leases are
+ * active, and nobody waits. */
+void fixture_assert_serves(struct fixture *fixture, size_t active);
+
 struct client {
 	struct fixture *fixture;
 	int fd;

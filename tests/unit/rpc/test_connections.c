@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Connections that misbehave: bytes that are no messages, clients that vanish, do not read, are too
- * many, or want too much at once. No lease may leak, and the next client is served.
+ * Bytes that are messages in pieces, or none; and a server that starts and stops. Clients that go
+ * away are in test_vanish.c, those that want too much in test_limits.c and test_flood.c.
  */
 
 #include "rpc/server.h"
@@ -13,26 +13,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define RANDOM_STREAMS 1000
-
-/* The server is alive and holds nothing that a test did not leave on purpose. */
-static void assert_serves(struct fixture *fixture, size_t active)
-{
-	struct client client;
-
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "health", EMPTY);
-	assert_null(client_response(&client, 1));
-	client_close(&client);
-	assert_int_equal(fake_pool_active(fixture->pool), active);
-	assert_int_equal(fixture->pool->n_waiters, 0);
-}
 
 /* --- bytes --- */
 
@@ -51,7 +35,7 @@ static void test_byte_at_a_time(void **state)
 	}
 	assert_null(client_response(&client, 1));
 	client_close(&client);
-	assert_serves(fixture, 1);
+	fixture_assert_serves(fixture, 1);
 }
 
 static void test_protocol_errors(void **state)
@@ -82,7 +66,7 @@ static void test_protocol_errors(void **state)
 		assert_int_equal(client_receive(&client), 0);
 		client_close(&client);
 	}
-	assert_serves(fixture, 0);
+	fixture_assert_serves(fixture, 0);
 }
 
 /* A request before the nonsense is still answered. */
@@ -97,7 +81,7 @@ static void test_request_then_nonsense(void **state)
 	assert_string_equal(client_response(&client, 0), "invalid_request");
 	assert_int_equal(client_receive(&client), 0);
 	client_close(&client);
-	assert_serves(fixture, 0);
+	fixture_assert_serves(fixture, 0);
 }
 
 static void test_largest_message(void **state)
@@ -152,7 +136,7 @@ static void test_random_streams(void **state)
 		client_send(&client, bytes, size);
 		client_close(&client);
 	}
-	assert_serves(fixture, 0);
+	fixture_assert_serves(fixture, 0);
 }
 
 /* Every length of a request but the whole. */
@@ -171,403 +155,7 @@ static void test_truncated_requests(void **state)
 		client_close(&client);
 	}
 	assert_int_equal(fixture->pool->n_leases, 0);
-	assert_serves(fixture, 0);
-}
-
-/* --- vanishing --- */
-
-static void test_vanish_while_waiting(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	CLIENT_REQUEST(&client, 2, "acquire", ACQUIRE_PYTHON_FD);
-	assert_int_equal(fixture->pool->n_waiters, 2);
-	client_close(&client);
-	assert_int_equal(fixture->pool->n_cancelled, 2);
-	assert_serves(fixture, 0);
-}
-
-/* The answer is granted after the client has gone, but before the server has noticed. */
-static void test_vanish_before_answer(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON_FD);
-	client.fd = base_fd_close(client.fd);
-	fake_pool_answer(fixture->pool, POOL_OK);
-	assert_int_equal(fake_pool_active(fixture->pool), 1);
-	client_close(&client);
-	assert_int_equal(fixture->pool->leases[0].cause, POOL_CAUSE_CLIENT_GONE);
-	assert_serves(fixture, 0);
-}
-
-/* The request is sent and the client gone before the server runs at all. */
-static void test_vanish_after_request(void **state)
-{
-	static const char bytes[] = "\x94\x00\x01\xa7"
-				    "acquire\x91" ACQUIRE_PYTHON;
-	struct fixture *fixture = *state;
-	struct client client;
-
-	fixture->pool->parked = 1;
-	client_open(&client, fixture);
-	assert_int_equal(write(client.fd, bytes, sizeof(bytes) - 1), sizeof(bytes) - 1);
-	client_close(&client);
-	assert_int_equal(fixture->pool->n_leases, 1);
-	assert_serves(fixture, 0);
-}
-
-static void test_vanish_without_reading(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-	char byte;
-
-	fixture->pool->parked = 1;
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON_FD);
-	assert_int_equal(fake_pool_active(fixture->pool), 1);
-	client_close(&client);
-	assert_int_equal(fixture->pool->leases[0].cause, POOL_CAUSE_CLIENT_GONE);
-	/* The descriptor that was on its way is gone too. */
-	assert_int_equal(read(fixture->pool->leases[0].stream, &byte, 1), 0);
-	assert_serves(fixture, 0);
-}
-
-static void test_vanish_after_part_of_answer(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-	char bytes[10];
-
-	fixture->pool->parked = 1;
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	assert_int_equal(read(client.fd, bytes, sizeof(bytes)), sizeof(bytes));
-	client_close(&client);
-	assert_serves(fixture, 0);
-}
-
-static void test_vanish_after_reading(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	fixture->pool->parked = 1;
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	assert_null(client_response(&client, 1));
-	client_close(&client);
-	assert_serves(fixture, 1);
-}
-
-/* What was read is kept, what was not is released, although both came on one connection. */
-static void test_vanish_pipelined(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	fixture->pool->parked = 3;
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	assert_null(client_response(&client, 1));
-	CLIENT_REQUEST(&client, 2, "acquire", ACQUIRE_PYTHON);
-	CLIENT_REQUEST(&client, 3, "acquire", ACQUIRE_PYTHON);
-	client_close(&client);
-	assert_int_equal(fixture->pool->n_released, 2);
-	assert_true(fixture->pool->leases[0].active);
-	assert_serves(fixture, 1);
-}
-
-/* A request that is already in the socket when the client resets still counts, and does not make
- * the unread answer a read one. */
-static void test_vanish_with_request_in_socket(void **state)
-{
-	static const char bytes[] = "\x94\x00\x02\xa7release\x91\x81\xa5lease\xd9\x20"
-				    "00000000000000000000000000000001";
-	struct fixture *fixture = *state;
-	struct client client;
-
-	fixture->pool->parked = 2;
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	assert_null(client_response(&client, 1));
-	CLIENT_REQUEST(&client, 2, "acquire", ACQUIRE_PYTHON);
-	assert_int_equal(write(client.fd, bytes, sizeof(bytes) - 1), sizeof(bytes) - 1);
-	client_close(&client);
-	assert_int_equal(fixture->pool->leases[0].cause, POOL_CAUSE_RELEASED);
-	assert_int_equal(fixture->pool->leases[1].cause, POOL_CAUSE_CLIENT_GONE);
-	assert_serves(fixture, 0);
-}
-
-static void test_bound_leases(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	client_open(&client, fixture);
-	fixture->pool->parked = 101;
-	for (uint32_t id = 0; id < 100; id++) {
-		char lease[POOL_LEASE_ID_LENGTH + 1];
-		char params[] = "\x81\xa5lease\xd9\x20"
-				"00000000000000000000000000000000";
-
-		CLIENT_REQUEST(&client, id, "acquire", ACQUIRE_PYTHON_BIND);
-		assert_null(client_response(&client, id));
-		if (id % 2 == 0) {
-			continue;
-		}
-		snprintf(lease, sizeof(lease), "%032x", id + 1);
-		memcpy(params + sizeof(params) - sizeof(lease), lease, sizeof(lease));
-		client_request(&client, id, "release", params, sizeof(params) - 1);
-		assert_null(client_response(&client, id));
-	}
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	assert_null(client_response(&client, 1));
-	assert_int_equal(fake_pool_active(fixture->pool), 51);
-	client_close(&client);
-	assert_int_equal(fixture->pool->leases[0].cause, POOL_CAUSE_CLIENT_GONE);
-	assert_int_equal(fixture->pool->leases[1].cause, POOL_CAUSE_RELEASED);
-	assert_serves(fixture, 1);
-}
-
-static void test_vanish_during_others(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	fixture->pool->hold_set = true;
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "pool.set", "\x82\xa8template\xa6python\xa6target\x05");
-	CLIENT_REQUEST(&client, 2, "template.list", EMPTY);
-	CLIENT_REQUEST(&client, 3, "template.inspect", "\x81\xa4name\xa6python");
-	client_close(&client);
-	assert_int_equal(fixture->pool->n_set_cancelled, 1);
-	assert_serves(fixture, 0);
-}
-
-/* The client can be written to no more, but has not closed. */
-static void test_write_fails(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	fixture->pool->parked = 1;
-	client_open(&client, fixture);
-	assert_int_equal(shutdown(client.fd, SHUT_RD), 0);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON_FD);
-	fixture_run(fixture);
-	assert_serves(fixture, 0);
-	client_close(&client);
-}
-
-static void test_half_close_is_gone(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	client_open(&client, fixture);
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	assert_int_equal(shutdown(client.fd, SHUT_WR), 0);
-	assert_int_equal(client_receive(&client), 0);
-	client_close(&client);
-	assert_int_equal(fixture->pool->n_cancelled, 1);
-	assert_serves(fixture, 0);
-}
-
-/* --- limits --- */
-
-/* Many open requests: no more than the limit reach the pool, and all are answered in the end. */
-static void test_open_requests_are_bounded(void **state)
-{
-	enum { REQUESTS = 3 * RPC_OPEN_REQUESTS_MAX };
-	struct fixture *fixture = *state;
-	bool answered[REQUESTS] = { false };
-	struct rpc_encoder encoder;
-	struct client client;
-
-	rpc_encoder_init(&encoder);
-	for (uint32_t id = 0; id < REQUESTS; id++) {
-		rpc_encode_request(&encoder, id, "acquire");
-		rpc_encode_raw(&encoder, ACQUIRE_PYTHON, sizeof(ACQUIRE_PYTHON) - 1);
-	}
-	client_open(&client, fixture);
-	client_send(&client, encoder.buffer.data, encoder.buffer.size);
-	rpc_encoder_deinit(&encoder);
-	for (unsigned i = 0; i < REQUESTS; i++) {
-		fixture_run(fixture);
-		assert_int_equal(fixture->pool->n_waiters,
-				 MIN(RPC_OPEN_REQUESTS_MAX, (unsigned)REQUESTS - i));
-		fake_pool_answer(fixture->pool, POOL_OK);
-		assert_int_equal(client_receive(&client), 1);
-		assert_int_equal(client.message.error.type, MSGPACK_OBJECT_NIL);
-		assert_true(client.message.id < REQUESTS && !answered[client.message.id]);
-		answered[client.message.id] = true;
-	}
-	client_close(&client);
-	assert_serves(fixture, REQUESTS);
-}
-
-static void test_vanish_while_paused(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	client_open(&client, fixture);
-	for (uint32_t id = 0; id < 2 * RPC_OPEN_REQUESTS_MAX; id++) {
-		CLIENT_REQUEST(&client, id, "acquire", ACQUIRE_PYTHON);
-	}
-	assert_int_equal(fixture->pool->n_waiters, RPC_OPEN_REQUESTS_MAX);
-	client_close(&client);
-	assert_int_equal(fixture->pool->n_cancelled, RPC_OPEN_REQUESTS_MAX);
-	assert_serves(fixture, 0);
-}
-
-static void test_unread_leases_are_bounded(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	fixture->pool->parked = RPC_UNREAD_LEASES_MAX + 10;
-	client_open(&client, fixture);
-	for (uint32_t id = 0; id <= RPC_UNREAD_LEASES_MAX; id++) {
-		CLIENT_REQUEST(&client, id, "acquire", ACQUIRE_PYTHON);
-	}
-	assert_int_equal(fixture->pool->n_leases, RPC_UNREAD_LEASES_MAX);
-	for (uint32_t id = 0; id < RPC_UNREAD_LEASES_MAX; id++) {
-		assert_null(client_response(&client, id));
-	}
-	assert_string_equal(client_response(&client, RPC_UNREAD_LEASES_MAX), "exhausted");
-	/* They were read now. */
-	CLIENT_REQUEST(&client, 1, "acquire", ACQUIRE_PYTHON);
-	assert_null(client_response(&client, 1));
-	client_close(&client);
-	assert_serves(fixture, RPC_UNREAD_LEASES_MAX + 1);
-}
-
-/* Asks for much and reads nothing: its connection ends, with its leases; others are served
- * meanwhile. */
-static void test_slow_reader(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client slow;
-	uint32_t id;
-
-	client_open(&slow, fixture);
-	fixture->pool->parked = 500;
-	for (id = 0; id < 500; id++) {
-		CLIENT_REQUEST(&slow, id, "acquire", ACQUIRE_PYTHON_BIND);
-		assert_null(client_response(&slow, id));
-	}
-	for (id = 0; id < 1000 && fake_pool_active(fixture->pool) > 0; id++) {
-		CLIENT_REQUEST(&slow, id, "list", EMPTY);
-	}
-	/* About 300 KiB each. */
-	assert_in_range(id, 8, 40);
-	assert_serves(fixture, 0);
-	client_close(&slow);
-}
-
-/* A reader that is slow but reads gets everything. */
-static void test_queued_output(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	client_open(&client, fixture);
-	fixture->pool->parked = 501;
-	for (uint32_t id = 0; id < 500; id++) {
-		CLIENT_REQUEST(&client, id, "acquire", ACQUIRE_PYTHON_BIND);
-		assert_null(client_response(&client, id));
-	}
-	for (uint32_t id = 0; id < 8; id++) {
-		CLIENT_REQUEST(&client, id, "list", EMPTY);
-	}
-	/* The descriptor waits with its answer in the queue. */
-	CLIENT_REQUEST(&client, 8, "acquire", ACQUIRE_PYTHON_FD);
-	for (uint32_t id = 0; id < 8; id++) {
-		assert_null(client_response(&client, id));
-		assert_int_equal(client_result(&client, "leases")->via.array.size, 500);
-	}
-	assert_null(client_response(&client, 8));
-	assert_true(client.received_fd >= 0);
-	client_close(&client);
-	assert_serves(fixture, 1);
-}
-
-/* Leases in the queue of a client that vanishes. */
-static void test_vanish_with_queued_output(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client client;
-
-	client_open(&client, fixture);
-	fixture->pool->parked = 501;
-	for (uint32_t id = 0; id < 500; id++) {
-		CLIENT_REQUEST(&client, id, "acquire", ACQUIRE_PYTHON_BIND);
-		assert_null(client_response(&client, id));
-	}
-	for (uint32_t id = 0; id < 8; id++) {
-		CLIENT_REQUEST(&client, id, "list", EMPTY);
-	}
-	CLIENT_REQUEST(&client, 8, "acquire", ACQUIRE_PYTHON_FD);
-	assert_int_equal(fake_pool_active(fixture->pool), 501);
-	client_close(&client);
-	assert_serves(fixture, 0);
-}
-
-static void test_connections_are_bounded(void **state)
-{
-	struct fixture *fixture = *state;
-	struct client *clients = calloc(RPC_CONNECTIONS_MAX + 1, sizeof(*clients));
-	struct rlimit limit;
-
-	getrlimit(RLIMIT_NOFILE, &limit);
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur < 2 * RPC_CONNECTIONS_MAX + 100) {
-		free(clients);
-		skip();
-	}
-	for (unsigned i = 0; i <= RPC_CONNECTIONS_MAX; i++) {
-		client_open(&clients[i], fixture);
-	}
-	assert_string_equal(client_response(&clients[RPC_CONNECTIONS_MAX], 0), "exhausted");
-	assert_int_equal(client_receive(&clients[RPC_CONNECTIONS_MAX]), 0);
-	for (unsigned i = 0; i <= RPC_CONNECTIONS_MAX; i++) {
-		client_close(&clients[i]);
-	}
-	free(clients);
-	assert_serves(fixture, 0);
-}
-
-/* With no descriptor left, the client is told, and the server does not spin. */
-static void test_no_descriptors(void **state)
-{
-	struct fixture *fixture = *state;
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct rlimit before, limit;
-	struct client client = { .fixture = fixture, .received_fd = -1 };
-
-	assert_true(msgpack_zone_init(&client.zone, MSGPACK_ZONE_CHUNK_SIZE));
-	client.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(client.fd >= 0);
-	getrlimit(RLIMIT_NOFILE, &before);
-	limit = before;
-	limit.rlim_cur = (rlim_t)client.fd + 1;
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	strcpy(address.sun_path, fixture->socket);
-	assert_int_equal(connect(client.fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_string_equal(client_response(&client, 0), "exhausted");
-	assert_int_equal(client_receive(&client), 0);
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-	client_close(&client);
-	assert_serves(fixture, 0);
+	fixture_assert_serves(fixture, 0);
 }
 
 /* --- starting and stopping --- */
@@ -585,7 +173,7 @@ static void test_second_daemon(void **state)
 	snprintf(pid, sizeof(pid), "process %d", getpid());
 	assert_non_null(strstr(error.text, pid));
 	assert_non_null(strstr(error.text, fixture->socket));
-	assert_serves(fixture, 0);
+	fixture_assert_serves(fixture, 0);
 }
 
 static void test_stale_socket(void **state)
@@ -654,30 +242,10 @@ int main(void)
 		TEST(test_largest_message),
 		TEST(test_random_streams),
 		TEST(test_truncated_requests),
-		TEST(test_vanish_while_waiting),
-		TEST(test_vanish_before_answer),
-		TEST(test_vanish_after_request),
-		TEST(test_vanish_without_reading),
-		TEST(test_vanish_after_part_of_answer),
-		TEST(test_vanish_after_reading),
-		TEST(test_vanish_pipelined),
-		TEST(test_vanish_with_request_in_socket),
-		TEST(test_bound_leases),
-		TEST(test_vanish_during_others),
-		TEST(test_write_fails),
-		TEST(test_half_close_is_gone),
-		TEST(test_open_requests_are_bounded),
-		TEST(test_vanish_while_paused),
-		TEST(test_unread_leases_are_bounded),
-		TEST(test_slow_reader),
-		TEST(test_queued_output),
-		TEST(test_vanish_with_queued_output),
-		TEST(test_connections_are_bounded),
-		TEST(test_no_descriptors),
 		TEST(test_second_daemon),
 		TEST(test_stale_socket),
 		TEST(test_stop),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("rpc-connections", tests, NULL, NULL);
 }
