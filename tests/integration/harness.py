@@ -326,6 +326,16 @@ class Daemon:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def as_user(uid):
+    """What is connected meanwhile is connected by that user; only root can."""
+    os.setresuid(-1, uid, -1)
+    try:
+        yield
+    finally:
+        os.setresuid(-1, 0, -1)
+
+
 # --- looking at processes ------------------------------------------------------------------------------------------
 
 

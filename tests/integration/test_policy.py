@@ -6,13 +6,12 @@ The guest is the tiny one that only acknowledges an identity: what is tested is 
 
 import os
 import pathlib
-import socket
 import subprocess
 import tempfile
 import time
 import unittest
 
-from harness import BUILD, WARMBOX, Daemon, Rpc, RpcError, tap_main, wait_for
+from harness import BUILD, WARMBOX, Daemon, RpcError, as_user, tap_main, wait_for
 
 OTHER_USER = 65534
 
@@ -85,7 +84,9 @@ class Tenants(unittest.TestCase):
         with tiny_daemon("default_target = 0\nrestore_concurrency = 1\n") as daemon:
             for path in (daemon.directory, daemon.runtime):
                 path.chmod(0o711)
-            with daemon.connect() as burst, self.connect_as(OTHER_USER, daemon.socket) as other:
+            with as_user(OTHER_USER):
+                other = daemon.connect()
+            with daemon.connect() as burst, other:
                 requests = [burst.send("acquire", {"template": "t"}) for _ in range(20)]
                 wait_for(lambda: daemon.pool("t")["claimed_total"] > 0, 30, "the burst is being served")
                 before = daemon.pool("t")["claimed_total"]
@@ -96,17 +97,6 @@ class Tenants(unittest.TestCase):
                 self.assertGreater(daemon.pool("t")["waiting"], 0)
                 for request in requests:
                     burst.wait(request)
-
-    @staticmethod
-    def connect_as(user, path):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(60)
-        os.setresuid(-1, user, -1)
-        try:
-            sock.connect(path)
-        finally:
-            os.setresuid(-1, 0, -1)
-        return Rpc(sock)
 
 
 class Memory(unittest.TestCase):

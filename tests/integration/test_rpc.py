@@ -9,7 +9,9 @@ import unittest
 
 import msgpack
 
-from harness import Agent, Daemon, RpcError, fds, store_with, tap_main, wait_for
+from harness import Agent, Daemon, RpcError, as_user, connect_agent, fds, store_with, tap_main, wait_for
+
+USER, OTHER_USER = 65533, 65534
 
 
 class Hostile(unittest.TestCase):
@@ -179,6 +181,66 @@ class Hostile(unittest.TestCase):
         # Sanitizers keep freed memory in quarantine.
         self.assertLess(rss, 600 * 1024)
         sock.close()
+
+
+@unittest.skipIf(os.getuid() != 0, "only root can connect as somebody else")
+class Tenants(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon(store_with("tiny"), extra_config=f"[tenant user]\nuid = {USER}\nleases = 1\n").start()
+        for path in (cls.daemon.directory, cls.daemon.runtime):
+            path.chmod(0o711)
+        cls.daemon.fill("tiny", 1)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.daemon.__exit__(None)
+
+    def refused(self, code, rpc, method, **params):
+        with self.assertRaises(RpcError) as caught:
+            rpc.call(method, **params)
+        self.assertEqual(caught.exception.code, code, caught.exception)
+
+    def test_a_sandbox_is_its_tenants_alone(self):
+        for path in self.daemon.runtime.glob("*.sock"):
+            self.assertEqual((path.stat().st_uid, path.stat().st_mode & 0o777), (0, 0o600))
+        with as_user(USER):
+            user = self.daemon.connect()
+        with as_user(OTHER_USER):
+            other = self.daemon.connect()
+        with user, other:
+            lease = user.call("acquire", template="tiny", timeout_ms=60000)
+            self.assertEqual(lease["tenant"], "user")
+            mine = {"lease": lease["lease"], "token": lease["token"]}
+            self.refused("quota_exceeded", user, "acquire", template="tiny")
+            # The socket in front of the guest.
+            with as_user(USER):
+                agent = connect_agent(lease["socket"])
+            with agent:
+                self.assertIn("version", agent.call("ping"))
+            with as_user(OTHER_USER), self.assertRaises(PermissionError):
+                connect_agent(lease["socket"])
+            # Another tenant has nothing of it, even with the token.
+            self.assertEqual(other.call("list")["leases"], [])
+            for method, params in (("get", {"lease": lease["lease"]}), ("release", mine), ("renew", {**mine, "ttl_ms": 1})):
+                self.refused("not_found", other, method, **params)
+            self.refused("permission_denied", user, "stats")
+            self.refused("not_found", user, "release", lease=lease["lease"], token="0" * 32)
+            renewed = user.call("renew", **mine, ttl_ms=600000)
+            self.assertGreater(renewed["expires_ns"], time.time_ns() + 500 * 10**9)
+            self.assertNotIn("token", user.call("get", lease=lease["lease"]))
+            user.call("release", **mine)
+            self.assertEqual(user.call("get", lease=lease["lease"])["cause"], "released")
+
+    def test_the_command_line_passes_tokens(self):
+        options = {"user": USER, "group": 0, "extra_groups": []}  # of the programs: who they run as
+        lease = self.daemon.cli("acquire", "tiny", "--ttl", "10m", "--wait", "60s", **options).stdout.decode().strip()
+        self.assertRegex(lease, "^[0-9a-f]{32}:[0-9a-f]{32}$")
+        self.assertEqual(self.daemon.cli("exec", lease, "--", "/bin/echo", "hello", **options).stdout, b"hello\n")
+        self.daemon.cli("renew", lease, "--ttl", "20m", **options)
+        self.assertNotEqual(self.daemon.cli("release", lease.split(":")[0], check=False, **options).returncode, 0)
+        self.daemon.cli("release", lease, **options)
+        self.assertEqual(self.daemon.call("get", lease=lease.split(":")[0])["cause"], "released")
 
 
 if __name__ == "__main__":
