@@ -26,6 +26,8 @@ const struct cli_bench_kind cli_bench_kinds[] = {
 	  CLI_BENCH_DEFAULT },
 	{ "exec", "How long from asking for a sandbox to code that has run in it?",
 	  CLI_BENCH_DAEMON | CLI_BENCH_LINUX | CLI_BENCH_COUNT | CLI_BENCH_EVAL },
+	{ "abuse", "Does a sandbox that takes all it can slow the others?",
+	  CLI_BENCH_DAEMON | CLI_BENCH_LINUX | CLI_BENCH_COUNT },
 	{ "burst", "What if many ask at once, and more than are parked?",
 	  CLI_BENCH_DAEMON | CLI_BENCH_COUNT | CLI_BENCH_DEFAULT },
 	{ "refill", "How many sandboxes a second are restored, made unique and parked?",
@@ -54,6 +56,7 @@ static const char bench_help[] =
 	"  claim     how long a client waits for a parked sandbox, beside a bare echo server\n"
 	"  restore   how long a restore takes, to the first entry into the guest\n"
 	"  exec      from asking for a sandbox to code that has run in it; needs @TEMPLATE\n"
+	"  abuse     one sandbox takes all it can, beside 20 that work; needs @TEMPLATE\n"
 	"  burst     many ask at once, and more than are parked\n"
 	"  refill    how many sandboxes a second are made, on one core and on two\n"
 	"  image     how long it takes to load a cold memory image\n"
@@ -63,8 +66,8 @@ static const char bench_help[] =
 	"  soak      does anything fail or grow under a load that lasts\n"
 	"  peers     the same questions to others on this host (only when named)\n"
 	"\n"
-	"Without a NAME: all but exec and peers; with --template also exec, cold and density "
-	"of that one.\n"
+	"Without a NAME: all but abuse, exec and peers; with --template also abuse, exec, "
+	"cold\nand density of that one.\n"
 	"\n"
 	"  --template NAME  a Linux template of the store; may be given several times\n"
 	"  --store DIR      where templates are (WARMBOX_STORE, " CLI_STORE_DEFAULT ")\n"

@@ -251,7 +251,7 @@ static int call_simple(struct cli *cli, int argc, char **argv, const char *help,
 int cli_health_main(struct cli *cli, int argc, char **argv)
 {
 	_cleanup_value_ struct warmbox_value *value = NULL;
-	_cleanup_free_ char *health = NULL, *version = NULL;
+	_cleanup_free_ char *health = NULL, *version = NULL, *cgroups = NULL;
 	const msgpack_object *object, *reasons;
 	char uptime[CLI_FORMAT_MAX];
 	int status;
@@ -269,6 +269,10 @@ int cli_health_main(struct cli *cli, int argc, char **argv)
 	}
 	printf("%s: warmboxd %s, up for %s\n", health ? health : "?", version ? version : "?",
 	       cli_format_duration(uptime, cli_map_number(object, "uptime_ms") * NSEC_PER_MSEC));
+	cgroups = cli_map_text(object, "cgroups");
+	if (cgroups) {
+		printf("  limits by cgroups: %s\n", cgroups);
+	}
 	reasons = warmbox_map_get(object, "reasons");
 	for (uint32_t i = 0;
 	     reasons && reasons->type == MSGPACK_OBJECT_ARRAY && i < reasons->via.array.size; i++) {

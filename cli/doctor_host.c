@@ -131,9 +131,10 @@ static void check_cgroup(cli_finding_fn report, void *userdata)
 	cli_doctor_report(
 		report, userdata, "cgroup", v2 ? CLI_VERDICT_OK : CLI_VERDICT_WARN,
 		v2 ? NULL
-		   : "Boot with systemd.unified_cgroup_hierarchy=1: in a cgroup of version 1 "
-		     "making a VM can take tens of milliseconds.",
-		"cgroup version %s", v2 ? "2" : "1");
+		   : "Boot with systemd.unified_cgroup_hierarchy=1: with version 1 a sandbox that "
+		     "is restored without a shell waits tens of milliseconds for its limits.",
+		"cgroup version %s; whether sandboxes have limits, warmbox health says",
+		v2 ? "2" : "1");
 }
 
 void cli_doctor_check_kernel(cli_finding_fn report, void *userdata)

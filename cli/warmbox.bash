@@ -47,7 +47,7 @@ _warmbox() {
 	eval:*) words="--timeout --wait --label --json" ;;
 	acquire:*) words="--ttl --wait --label --json" ;;
 	pool:*) words="--min --max --set --shells --json" ;;
-	bench:*) words="claim restore exec@ burst refill image cold density soak peers --template --store --socket --quick --count --seconds --load --eval --json --csv --html" ;;
+	bench:*) words="claim restore exec@ abuse@ burst refill image cold density soak peers --template --store --socket --quick --count --seconds --load --eval --json --csv --html" ;;
 	ps:) words="--all --json" ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

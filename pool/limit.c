@@ -22,8 +22,23 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+
+const char *pool_cgroups_state(const struct pool *pool)
+{
+	static char text[BASE_ERROR_TEXT_MAX + 8];
+
+	if (pool->cgroups.use == POOL_CGROUPS_OFF) {
+		return "off";
+	}
+	if (pool->cgroups.is_trouble) {
+		snprintf(text, sizeof(text), "none: %s", pool->cgroups.trouble);
+		return text;
+	}
+	return pool->cgroups.tree.version == 2 ? "version 2" : "version 1";
+}
 
 static bool has(const struct pool_sandbox *sandbox, enum pool_cgroup_controller controller)
 {

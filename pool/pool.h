@@ -272,6 +272,10 @@ struct pool_template_info {
 /* What is wrong with the pool itself, borrowed; NULL: nothing. */
 const char *pool_trouble(const struct pool *pool);
 
+/* Whether sandboxes have limits by cgroups: "version 2", "version 1", "off", or "none: " and why.
+ * Borrowed; valid until the loop runs on. */
+const char *pool_cgroups_state(const struct pool *pool);
+
 /* Calls fn for each template in use: named once, and there. name NULL: all. state is "failed" also
  * when restores fail again and again and nothing is parked. */
 void pool_info(struct pool *pool, const char *name,

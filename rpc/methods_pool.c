@@ -192,10 +192,11 @@ void rpc_method_health(struct rpc_request *request, struct rpc_params *params)
 	/* To yield what is above the minimum is what a healthy pool does. */
 	n += (memory_trouble && below_min) + (trouble != NULL);
 	encoder = rpc_request_encoder(request);
-	rpc_encode_map(encoder, 4);
+	rpc_encode_map(encoder, 5);
 	rpc_encode_key_str(encoder, "status", n == 0 ? "ok" : "degraded");
 	rpc_encode_key_str(encoder, "version", WARMBOX_VERSION);
 	rpc_encode_key_uint(encoder, "uptime_ms", rpc_server_uptime_ms(server));
+	rpc_encode_key_str(encoder, "cgroups", pool_cgroups_state(server->pool));
 	rpc_encode_str(encoder, "reasons");
 	if (!request->connection->tenant->config->admin) {
 		/* They name what other tenants use. */

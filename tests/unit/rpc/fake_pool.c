@@ -439,6 +439,11 @@ void snapshot_free(struct snapshot *snapshot)
 	free(snapshot);
 }
 
+const char *pool_cgroups_state(const struct pool *pool)
+{
+	return "off";
+}
+
 const char *pool_trouble(const struct pool *pool)
 {
 	return NULL;
