@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/*
- * Chains that bite their tail, of one, two and all descriptors; and a table that is one chain too
- * long for a request (2.7.5.2).
- */
+/* Chains that bite their tail, of one, two, three and all descriptors (2.7.5.2). */
 
 #include "tests/guest/tiny/hostile/driver.h"
 

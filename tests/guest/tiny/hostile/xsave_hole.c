@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * XSAVE to device registers, and through page tables that lead outside of memory, where the VMM
- * itself executes it for some hosts.
+ * XSAVE to device registers: on some hosts the VMM executes it, and what is no memory is not for it
+ * to write.
  */
 
 #include "tests/guest/tiny/hostile/driver.h"
