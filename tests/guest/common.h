@@ -13,6 +13,7 @@
 #include "tests/guest/harness.h"
 
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* As in tests/guest/tiny/guest.h. */
@@ -37,6 +38,16 @@ static inline const char *tiny_path(const char *name)
 
 	snprintf(path, sizeof(path), "%s/tiny-%s", TINY_GUESTS_DIR, name);
 	return path;
+}
+
+/* A memfd with these bytes. */
+static inline int file_of(const void *data, size_t size)
+{
+	int fd = memfd_create("file", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(base_fd_pwrite_full(fd, data, size, 0), 0);
+	return fd;
 }
 
 /* Fails the test with the harness's words. */
