@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -20,7 +21,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define KVM_DEVICE "/dev/kvm"
+#define KVM_DEVICE   "/dev/kvm"
+#define LOCK_STEP_MS 20
 
 int daemon_check_kvm(struct base_error *error)
 {
@@ -168,6 +170,24 @@ static int make_directory(const char *path)
 	return mkdir(copy, 0750) < 0 && errno != EEXIST ? -errno : 0;
 }
 
+/* A process that was killed holds its locks until the kernel has taken it down. */
+static int lock_patiently(int fd)
+{
+	int r = -EWOULDBLOCK;
+
+	for (int waited_ms = 0; waited_ms <= DAEMON_LOCK_WAIT_MS; waited_ms += LOCK_STEP_MS) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+			return 0;
+		}
+		r = -errno;
+		if (r != -EWOULDBLOCK) {
+			break;
+		}
+		poll(NULL, 0, LOCK_STEP_MS);
+	}
+	return r;
+}
+
 int daemon_check_runtime_dir(const struct daemon_config *config, gid_t group, int *ret_fd,
 			     struct base_error *error)
 {
@@ -186,14 +206,14 @@ int daemon_check_runtime_dir(const struct daemon_config *config, gid_t group, in
 		return base_error_set_errno(error, -errno, "cannot open the runtime directory %s",
 					    path);
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		r = -errno;
-		if (r == -EWOULDBLOCK) {
-			return base_error_set(error, -EADDRINUSE,
-					      "another warmboxd uses the runtime directory %s; "
-					      "stop it, or choose another with --runtime-dir",
-					      path);
-		}
+	r = lock_patiently(fd);
+	if (r == -EWOULDBLOCK) {
+		return base_error_set(error, -EADDRINUSE,
+				      "another warmboxd uses the runtime directory %s; stop it, or "
+				      "choose another with --runtime-dir",
+				      path);
+	}
+	if (r < 0) {
 		return base_error_set_errno(error, r, "cannot lock %s", path);
 	}
 	if (access(path, W_OK | X_OK) < 0 ||

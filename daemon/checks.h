@@ -25,10 +25,13 @@ int daemon_check_group(const struct daemon_config *config, gid_t *ret_group,
 
 /*
  * Makes the runtime directory (mode 0750, of the group) and locks it: a second daemon would remove
- * the first one's sandboxes. *ret_fd holds the lock (owned by the caller). -EADDRINUSE.
+ * the first one's sandboxes. One that is just dying is waited for, DAEMON_LOCK_WAIT_MS at most.
+ * *ret_fd holds the lock (owned by the caller). -EADDRINUSE.
  */
 int daemon_check_runtime_dir(const struct daemon_config *config, gid_t group, int *ret_fd,
 			     struct base_error *error);
+
+#define DAEMON_LOCK_WAIT_MS 2000
 
 /* As many descriptors as the hard limit allows: each sandbox takes several. */
 void daemon_raise_descriptor_limit(void);

@@ -60,6 +60,9 @@ static const struct key keys[] = {
 	{ "daemon", "vmm", KIND_PATH, FIELD(vmm), 0 },
 	{ "daemon", "spawner", KIND_PATH, FIELD(spawner), 0 },
 	{ "daemon", "pager", KIND_PATH, FIELD(pager), 0 },
+	{ "daemon", "journal", KIND_PATH, FIELD(journal), 0 },
+	{ "daemon", "orphan_timeout_s", KIND_UNSIGNED, FIELD(orphan_timeout_s),
+	  DAEMON_ORPHAN_TIMEOUT_MAX_S },
 	{ "pool", "fill_limit_mib", KIND_UNSIGNED, FIELD(fill_limit_mib),
 	  DAEMON_FILL_LIMIT_MAX_MIB },
 	{ "pool", "default_shells", KIND_UNSIGNED, FIELD(keep.shells), POOL_SHELLS_MAX },
@@ -489,6 +492,7 @@ void daemon_config_init(struct daemon_config *config)
 {
 	*config = (struct daemon_config){
 		.keep = KEEP_UNSAID,
+		.orphan_timeout_s = DAEMON_ORPHAN_TIMEOUT_S,
 		.memory_floor_percent = DAEMON_MEMORY_FLOOR,
 		.restore_nice = DAEMON_RESTORE_NICE,
 		.identity_timeout_ms = DAEMON_IDENTITY_TIMEOUT_MS,
@@ -508,6 +512,7 @@ void daemon_config_deinit(struct daemon_config *config)
 	free(config->vmm);
 	free(config->spawner);
 	free(config->pager);
+	free(config->journal);
 	for (size_t i = 0; i < config->n_templates; i++) {
 		free(config->templates[i].name);
 	}

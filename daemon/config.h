@@ -14,28 +14,30 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define DAEMON_CONFIG_PATH	   "/etc/warmbox/warmboxd.conf"
-#define DAEMON_RUNTIME_DIR	   "/run/warmbox"
-#define DAEMON_STORE		   "/var/lib/warmbox"
-#define DAEMON_SOCKET_NAME	   "warmboxd.sock" /* in the runtime directory, unless configured */
-#define DAEMON_TEMPLATES_MAX	   256		   /* sections of templates */
-#define DAEMON_CONCURRENCY_MAX	   1024
-#define DAEMON_TIMEOUT_MAX_MS	   86400000 /* a day */
-#define DAEMON_DEFAULT_MIN	   2
-#define DAEMON_DEFAULT_MAX	   64
-#define DAEMON_MEMORY_FLOOR	   5 /* per cent */
-#define DAEMON_DEFAULT_SHELLS	   1
-#define DAEMON_RESTORE_NICE	   10
-#define DAEMON_CPU_PERCENT_MAX	   102400
-#define DAEMON_MEMORY_MAX_MIB	   16777216
-#define DAEMON_MEMORY_OVERHEAD_MIB 64
-#define DAEMON_PIDS_MAX		   32768
-#define DAEMON_PIDS		   64 /* beside one for each vCPU: what io_uring and KVM start */
-#define DAEMON_PRIORITY		   -5 /* nice value, of the helper programs as well */
-#define DAEMON_FILL_LIMIT_MAX_MIB  1048576
-#define DAEMON_NICE_MAX		   19
-#define DAEMON_IDENTITY_TIMEOUT_MS 30000
-#define DAEMON_ACQUIRE_TIMEOUT_MS  10000
+#define DAEMON_CONFIG_PATH	    "/etc/warmbox/warmboxd.conf"
+#define DAEMON_RUNTIME_DIR	    "/run/warmbox"
+#define DAEMON_STORE		    "/var/lib/warmbox"
+#define DAEMON_SOCKET_NAME	    "warmboxd.sock" /* in the runtime directory, unless configured */
+#define DAEMON_TEMPLATES_MAX	    256		    /* sections of templates */
+#define DAEMON_CONCURRENCY_MAX	    1024
+#define DAEMON_TIMEOUT_MAX_MS	    86400000 /* a day */
+#define DAEMON_DEFAULT_MIN	    2
+#define DAEMON_DEFAULT_MAX	    64
+#define DAEMON_MEMORY_FLOOR	    5 /* per cent */
+#define DAEMON_DEFAULT_SHELLS	    1
+#define DAEMON_RESTORE_NICE	    10
+#define DAEMON_CPU_PERCENT_MAX	    102400
+#define DAEMON_MEMORY_MAX_MIB	    16777216
+#define DAEMON_MEMORY_OVERHEAD_MIB  64
+#define DAEMON_PIDS_MAX		    32768
+#define DAEMON_PIDS		    64 /* beside one for each vCPU: what io_uring and KVM start */
+#define DAEMON_PRIORITY		    -5 /* nice value, of the helper programs as well */
+#define DAEMON_FILL_LIMIT_MAX_MIB   1048576
+#define DAEMON_NICE_MAX		    19
+#define DAEMON_IDENTITY_TIMEOUT_MS  30000
+#define DAEMON_ACQUIRE_TIMEOUT_MS   10000
+#define DAEMON_ORPHAN_TIMEOUT_S	    300
+#define DAEMON_ORPHAN_TIMEOUT_MAX_S 86400
 
 /* How many sandboxes to keep parked, and shells. A target is a minimum and a maximum in one. */
 struct daemon_keep {
@@ -66,7 +68,9 @@ struct daemon_config {
 	char *vmm;
 	char *spawner;
 	char *pager;
-	struct daemon_keep keep; /* of templates that do not say */
+	char *journal;		   /* of leases; NULL: in runtime_dir */
+	unsigned orphan_timeout_s; /* at least 1 */
+	struct daemon_keep keep;   /* of templates that do not say */
 	struct daemon_limits limits;
 	unsigned cgroups; /* enum pool_cgroups_use */
 	unsigned memory_floor_percent;

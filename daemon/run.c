@@ -3,14 +3,15 @@
 /*
  * From a configuration to a served socket, and back.
  *
- * Start: checks, runtime directory, socket, pool, then clients are served and the configured
- * templates filled. The socket comes before the pool, because the pool clears the runtime
- * directory, which must not be a live daemon's. A configured template that cannot be loaded is
- * logged and makes `health` degraded; the daemon goes on.
+ * Start: checks, runtime directory, socket, pool, then leases of a daemon that died are adopted,
+ * clients are served and the configured templates filled. The socket comes before the pool, because
+ * the pool clears the runtime directory, which must not be a live daemon's. A configured template
+ * that cannot be loaded is logged and makes `health` degraded; the daemon goes on.
  *
  * Stop, on SIGTERM or SIGINT: the pool ends every sandbox and tells waiting clients; then the
  * server closes; then the loop has nothing left and ends. If that takes too long the loop is
- * stopped as it is: the VMMs end with this process, because their control sockets close.
+ * stopped as it is: VMMs that are not leased end with this process, because their control sockets
+ * close, and those that were are killed by the next one, or end when nobody comes.
  * One thread; disk work of the pool and the server is on libuv's.
  */
 
@@ -206,6 +207,7 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.acquire_timeout_ms = config->acquire_timeout_ms,
 		.tenants = &daemon->tenants,
 		.cgroups = (enum pool_cgroups_use)config->cgroups,
+		.death = { config->journal, config->orphan_timeout_s * UINT64_C(1000) },
 	};
 	int r = daemon_check_group(config, &server_config.group, error);
 
@@ -229,14 +231,13 @@ static int start_all(struct daemon *daemon, struct base_error *error)
 {
 	int r = start_handles(daemon, error);
 
-	if (r == 0) {
-		r = rpc_server_start(daemon->server, daemon->pool, daemon->store, error);
-	}
 	if (r < 0) {
 		return r;
 	}
+	/* What a daemon that died has left is known before the first request is answered. */
 	pool_start(daemon->pool);
-	return fill_templates(daemon, error);
+	r = rpc_server_start(daemon->server, daemon->pool, daemon->store, error);
+	return r < 0 ? r : fill_templates(daemon, error);
 }
 
 static void close_all(struct daemon *daemon)

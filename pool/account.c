@@ -222,7 +222,8 @@ static void each_sandbox(struct pool_survey *survey,
 	     l = l->next) {
 		struct pool_lease_entry *lease = CONTAINER_OF(l, struct pool_lease_entry, link);
 
-		if (is_about(survey, lease->template_name, lease)) {
+		/* One that was adopted has no image to compare its pages with. */
+		if (lease->sandbox->image && is_about(survey, lease->template_name, lease)) {
 			fn(survey, lease->sandbox, lease->template_name, lease);
 		}
 	}

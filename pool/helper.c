@@ -487,6 +487,11 @@ void pool_helper_stop(struct pool_helper *helper, void (*on_stopped)(struct pool
 	}
 }
 
+int pool_helper_pid(const struct pool_helper *helper)
+{
+	return helper->process ? helper->process->pid : 0;
+}
+
 bool pool_helper_is_trouble(const struct pool_helper *helper)
 {
 	return helper->failures >= POOL_HELPER_TROUBLE &&

@@ -72,5 +72,8 @@ void pool_helper_drain(struct pool_helper *helper);
 /* What it does is not to be trusted any more: it is killed, and started again. */
 void pool_helper_kill(struct pool_helper *helper, const char *why);
 
+/* Of the present one; 0: there is none. */
+int pool_helper_pid(const struct pool_helper *helper);
+
 /* It dies again and again. */
 bool pool_helper_is_trouble(const struct pool_helper *helper);

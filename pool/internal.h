@@ -6,6 +6,7 @@
  */
 
 #include "pool/account.h"
+#include "pool/adopt.h"
 #include "pool/lease.h"
 #include "pool/pressure.h"
 #include "pool/sandbox.h"
@@ -29,11 +30,15 @@ struct pool {
 
 	struct base_link templates;
 	unsigned n_templates;
-	struct base_link doomed; /* sandboxes to be killed */
-	unsigned n_sandboxes;	 /* whose memory is still held */
-	unsigned n_restoring;	 /* over all templates */
-	unsigned n_starting;	 /* shells that are not ready, over all templates */
-	unsigned n_working;	 /* workers that load or close an image */
+	struct base_link doomed;    /* sandboxes to be killed */
+	struct base_link sandboxes; /* all of them */
+	struct pool_journal journal;
+	struct pool_adoption adoption;
+	uint64_t orphan_timeout_ms;
+	unsigned n_sandboxes; /* whose memory is still held */
+	unsigned n_restoring; /* over all templates */
+	unsigned n_starting;  /* shells that are not ready, over all templates */
+	unsigned n_working;   /* workers that load or close an image */
 
 	struct pool_cgroups cgroups;
 	struct pool_spawner spawner;

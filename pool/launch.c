@@ -34,8 +34,11 @@
 #include <unistd.h>
 
 #define SOCKET_SUFFIX ".sock"
+#define CTL_SUFFIX    ".ctl"
 /* "_" and a port in decimal, for guest-initiated connections. */
 #define PORT_SUFFIX_MAX 11
+/* A successor is one. */
+#define CTL_BACKLOG 4
 /* Connections that wait for the VMM to accept them; the rest gets EAGAIN or waits in connect(). */
 #define LISTEN_BACKLOG 64
 
@@ -109,6 +112,30 @@ static int make_listener(struct pool_launch *launch, const char *runtime_dir, in
 	return 0;
 }
 
+/* What a successor of this manager connects to; nobody else may. */
+static int make_ctl(struct pool_launch *launch, const char *runtime_dir, int *ret_fd,
+		    struct base_error *error)
+{
+	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (fd < 0) {
+		return base_error_set_errno(error, -errno, "making the socket for a successor");
+	}
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s%s", runtime_dir, launch->id,
+		 CTL_SUFFIX);
+	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		return base_error_set_errno(error, -errno, "binding the socket %s",
+					    address.sun_path);
+	}
+	strcpy(launch->ctl_path, address.sun_path);
+	if (listen(fd, CTL_BACKLOG) < 0) {
+		return base_error_set_errno(error, -errno, "listening for a successor");
+	}
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
 static int make_pair(int type, int *ret_ours, int *ret_theirs, struct base_error *error)
 {
 	int pair[2];
@@ -122,14 +149,15 @@ static int make_pair(int type, int *ret_ours, int *ret_theirs, struct base_error
 }
 
 static int send_create(struct pool_launch *launch, const struct pool *pool,
-		       const struct pool_image *image, int listener)
+		       const struct pool_image *image, int listener, int ctl)
 {
 	const struct snapshot_manifest *manifest = snapshot_manifest(image->snapshot);
 	struct base_message message = {
 		.op = VMM_OP_CREATE,
 		.sequence = POOL_STEP_CREATE,
-		.arg = { manifest->memory_bytes, manifest->n_vcpus, VMM_CREATE_STATE,
-			 image->n_disks, 0, manifest->guest_cid, image->host_fingerprint },
+		.arg = { manifest->memory_bytes, manifest->n_vcpus,
+			 VMM_CREATE_STATE | VMM_CREATE_ADOPTABLE, image->n_disks, 0,
+			 manifest->guest_cid, image->host_fingerprint },
 	};
 	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, pool->devnull, listener };
 	size_t n_fds = 3;
@@ -143,13 +171,14 @@ static int send_create(struct pool_launch *launch, const struct pool *pool,
 		message.arg[2] |= VMM_CREATE_LAZY;
 		fds[n_fds++] = pool->userfaultfd_fd >= 0 ? pool->userfaultfd_fd : pool->devnull;
 	}
+	fds[n_fds++] = ctl;
 	return base_message_send(launch->control, &message, fds, n_fds);
 }
 
 int pool_launch_prepare(struct pool_launch *launch, const struct pool *pool,
 			const struct pool_image *image, struct base_error *error)
 {
-	_cleanup_fd_ int listener = -1;
+	_cleanup_fd_ int listener = -1, ctl = -1;
 	int r;
 
 	r = draw_names(launch, error);
@@ -157,6 +186,10 @@ int pool_launch_prepare(struct pool_launch *launch, const struct pool *pool,
 		return r;
 	}
 	r = make_listener(launch, pool->runtime_dir, &listener, error);
+	if (r < 0) {
+		return r;
+	}
+	r = make_ctl(launch, pool->runtime_dir, &ctl, error);
 	if (r < 0) {
 		return r;
 	}
@@ -171,7 +204,7 @@ int pool_launch_prepare(struct pool_launch *launch, const struct pool *pool,
 	if (fcntl(launch->control, F_SETFL, O_RDWR | O_NONBLOCK) < 0) {
 		return base_error_set_errno(error, -errno, "control socket");
 	}
-	r = send_create(launch, pool, image, listener);
+	r = send_create(launch, pool, image, listener, ctl);
 	if (r < 0) {
 		return base_error_set_errno(error, r, "sending the first request");
 	}
@@ -228,6 +261,9 @@ void pool_launch_unlink(struct pool_launch *launch)
 	if (launch->socket_path[0]) {
 		unlink(launch->socket_path);
 	}
+	if (launch->ctl_path[0]) {
+		unlink(launch->ctl_path);
+	}
 }
 
 void pool_launch_deinit(struct pool_launch *launch)
@@ -241,9 +277,9 @@ void pool_launch_deinit(struct pool_launch *launch)
 }
 
 /* A non-blocking connection attempt to a Unix socket. A descriptor or -errno. */
-static int connect_path(const struct sockaddr_un *address)
+static int connect_path(const struct sockaddr_un *address, int type)
 {
-	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_cleanup_fd_ int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0) {
 		return -errno;
@@ -264,7 +300,7 @@ int pool_launch_connect(const struct pool_launch *launch, uint32_t port)
 		return -ECONNREFUSED;
 	}
 
-	int fd = connect_path(&address);
+	int fd = connect_path(&address, SOCK_STREAM);
 
 	if (fd == -ENOENT || fd == -EAGAIN || fd == -EACCES || fd == -EPROTOTYPE) {
 		return -ECONNREFUSED;
@@ -272,34 +308,57 @@ int pool_launch_connect(const struct pool_launch *launch, uint32_t port)
 	return fd;
 }
 
+int pool_launch_adopt(struct pool_launch *launch, const struct pool *pool, const char *id)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd;
+
+	strcpy(launch->id, id);
+	snprintf(launch->socket_path, sizeof(launch->socket_path), "%s/%s%s", pool->runtime_dir, id,
+		 SOCKET_SUFFIX);
+	snprintf(launch->ctl_path, sizeof(launch->ctl_path), "%s/%s%s", pool->runtime_dir, id,
+		 CTL_SUFFIX);
+	strcpy(address.sun_path, launch->ctl_path);
+	fd = connect_path(&address, SOCK_SEQPACKET);
+	if (fd < 0) {
+		return fd;
+	}
+	launch->control = fd;
+	return 0;
+}
+
 static bool is_socket_name(const char *name)
 {
 	return strspn(name, "0123456789abcdef") == POOL_SANDBOX_ID_LENGTH &&
-	       strcmp(name + POOL_SANDBOX_ID_LENGTH, SOCKET_SUFFIX) == 0;
+	       (strcmp(name + POOL_SANDBOX_ID_LENGTH, SOCKET_SUFFIX) == 0 ||
+		strcmp(name + POOL_SANDBOX_ID_LENGTH, CTL_SUFFIX) == 0);
 }
 
-void pool_launch_sweep(const char *runtime_dir)
+static bool is_ours(const struct pool *pool, const char *name)
 {
-	DIR *dir = opendir(runtime_dir);
+	BASE_LIST_FOR_EACH(link, &pool->sandboxes)
+	{
+		const struct pool_sandbox *sandbox =
+			CONTAINER_OF(link, struct pool_sandbox, pool_link);
+
+		if (strncmp(sandbox->launch.id, name, POOL_SANDBOX_ID_LENGTH) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+void pool_launch_sweep(const struct pool *pool)
+{
+	DIR *dir = opendir(pool->runtime_dir);
 
 	if (!dir) {
 		return;
 	}
 	for (struct dirent *entry; (entry = readdir(dir));) {
-		struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-		if (!is_socket_name(entry->d_name)) {
-			continue;
+		if (is_socket_name(entry->d_name) && !is_ours(pool, entry->d_name)) {
+			unlinkat(dirfd(dir), entry->d_name, 0);
 		}
-		snprintf(address.sun_path, sizeof(address.sun_path), "%s/%.64s", runtime_dir,
-			 entry->d_name);
-
-		int fd = connect_path(&address);
-
-		if (fd == -ECONNREFUSED) {
-			unlink(address.sun_path);
-		}
-		base_fd_close(fd);
 	}
 	closedir(dir);
 }

@@ -32,6 +32,7 @@ struct pool_image;
 struct pool_launch {
 	char id[POOL_SANDBOX_ID_LENGTH + 1];
 	char socket_path[POOL_SOCKET_PATH_MAX]; /* the vsock listener; empty: not made */
+	char ctl_path[POOL_SOCKET_PATH_MAX];	/* for a successor; empty: not made */
 	struct guest_identity identity;
 	pid_t pid; /* 0: not started yet */
 	int pidfd;
@@ -40,6 +41,7 @@ struct pool_launch {
 	int stream;	  /* our end of what will be the agent's first connection */
 	int stream_peer;  /* the VMM's end */
 	uint64_t started_ns;
+	uint64_t start_ticks; /* of /proc/PID/stat; 0: not known */
 };
 
 /* Before anything else. */
@@ -66,7 +68,7 @@ void pool_launch_wait(struct pool_launch *launch);
  * that is POOL_GROUP_NONE. 0 or -errno, for example when this process may not. */
 int pool_launch_give(const struct pool_launch *launch, uid_t uid, gid_t gid);
 
-/* Removes the socket. */
+/* Removes the sockets. */
 void pool_launch_unlink(struct pool_launch *launch);
 
 /* Closes what is open. */
@@ -75,8 +77,11 @@ void pool_launch_deinit(struct pool_launch *launch);
 /* True when runtime_dir leaves room for the paths of sockets. */
 int pool_launch_check_dir(const char *runtime_dir, struct base_error *error);
 
-/* Removes sockets of sandboxes that nobody listens on: left by a manager that was killed. */
-void pool_launch_sweep(const char *runtime_dir);
+/* Removes sockets of sandboxes that are none of this pool: left by a manager that was killed. */
+void pool_launch_sweep(const struct pool *pool);
+
+/* The paths of a sandbox that there is already, and a connection to its VMM. 0 or -errno. */
+int pool_launch_adopt(struct pool_launch *launch, const struct pool *pool, const char *id);
 
 /* Connects to what listens on `<socket path>_<port>`. A descriptor, or -ECONNREFUSED when nothing
  * does or it is busy, or another -errno. Does not block. */

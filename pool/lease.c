@@ -35,6 +35,8 @@ const char *pool_cause_name(enum pool_cause cause)
 		return "image_failed";
 	case POOL_CAUSE_LIMIT:
 		return "limit";
+	case POOL_CAUSE_LOST:
+		return "lost";
 	}
 	return NULL;
 }

@@ -32,6 +32,7 @@ struct pool_lease_entry {
 	enum pool_cause cause;
 	uint64_t acquired_realtime_ns, ended_realtime_ns;
 	uint64_t ttl_ms, expires_realtime_ns; /* 0: none */
+	bool bound;			      /* to a connection */
 	struct pool_label *labels;	      /* one block with their strings, owned */
 	size_t n_labels;
 	struct pool_timings timings;

@@ -144,6 +144,18 @@ bool pool_limit_start(struct pool_sandbox *sandbox)
 	return sandbox->cgroup && pool->cgroups.tree.version == 2;
 }
 
+void pool_limit_adopt(struct pool_sandbox *sandbox)
+{
+	struct pool *pool = sandbox->pool;
+	/* It has what the former manager gave it, and keeps that. */
+	struct pool_cgroup_limits limits = { 0 };
+
+	if (pool_cgroups_are_there(&pool->cgroups) && sandbox->state == POOL_SANDBOX_LEASED) {
+		sandbox->cgroup = pool_cgroup_adopt(&pool->cgroups, sandbox->launch.id, &limits,
+						    on_cgroup, sandbox);
+	}
+}
+
 void pool_limit_process(struct pool_sandbox *sandbox)
 {
 	if (sandbox->cgroup && sandbox->spawn.cgroup < 0) {

@@ -400,6 +400,7 @@ static void started(struct pool_helper *helper)
 {
 	struct pool_pager *pager = CONTAINER_OF(helper, struct pool_pager, helper);
 
+	pool_record_pager(CONTAINER_OF(pager, struct pool, pager), pool_helper_pid(helper));
 	BASE_LIST_FOR_EACH(image_link, &pager->images)
 	{
 		struct pool_image *image = CONTAINER_OF(image_link, struct pool_image, pager.link);

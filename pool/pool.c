@@ -47,6 +47,7 @@ static void on_part_ended(struct pool *pool)
 		       pool_account_run(pool)) {
 		}
 		pool->stopped = true;
+		pool_journal_remove(&pool->journal);
 		pool->on_stopped(pool->on_stopped_userdata);
 	}
 }
@@ -96,8 +97,14 @@ static void on_cgroups_idle(struct pool_cgroups *cgroups)
 	on_part_ended(CONTAINER_OF(cgroups, struct pool, cgroups));
 }
 
+static void on_adoption_closed(struct pool_adoption *adoption)
+{
+	on_part_ended(CONTAINER_OF(adoption, struct pool, adoption));
+}
+
 static void finish_stop(struct pool *pool)
 {
+	pool->n_parts += pool_adopt_stop(pool, on_adoption_closed);
 	pool->n_parts += pool_pressure_stop(&pool->pressure, on_pressure_closed);
 	pool_helper_stop(&pool->pager.helper, on_pager_stopped);
 	pool_helper_stop(&pool->spawner.helper, on_spawner_stopped);
@@ -139,6 +146,7 @@ static bool run_held(struct pool *pool)
 
 	if (!pool->stopping) {
 		more |= pool_refill_run(pool);
+		pool_record_run(pool);
 	}
 	if (!more) {
 		pool->held_ns = 0;
@@ -202,6 +210,7 @@ static void make_handles(struct pool *pool)
 	pool->n_parts = 6; /* and the helpers and cgroups */
 	pool->has_handles = true;
 	if (!pool->stopping) {
+		pool_adopt(pool);
 		pool_helper_start(&pool->spawner.helper);
 		pool_helper_start(&pool->pager.helper);
 	}
@@ -225,6 +234,7 @@ static void on_timer(uv_timer_t *timer)
 	pool->timer_ns = 0;
 	pool_queue_expire(pool, now_ns);
 	pool_target_advance(pool, now_ns);
+	pool_adopt_advance(pool, now_ns);
 	pool_kick(pool);
 }
 
@@ -298,6 +308,17 @@ struct pool_template_config pool_template_config_of(const struct pool *pool, con
 	return pool->default_config;
 }
 
+static int init_journal(struct pool *pool, const char *path, struct base_error *error)
+{
+	_cleanup_free_ char *own = NULL;
+
+	if (!path && asprintf(&own, "%s/journal", pool->runtime_dir) < 0) {
+		own = NULL;
+		return base_error_set_errno(error, -ENOMEM, "journal");
+	}
+	return pool_journal_init(&pool->journal, path ?: own, pool_record_fill, error);
+}
+
 int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
 	     struct base_error *error)
 {
@@ -320,6 +341,9 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	pool->acquire_timeout_ms = config->acquire_timeout_ms;
 	base_list_init(&pool->templates);
 	base_list_init(&pool->doomed);
+	base_list_init(&pool->sandboxes);
+	pool->adoption.pager_pidfd = -1;
+	pool->orphan_timeout_ms = config->death.orphan_timeout_ms ?: POOL_ORPHAN_TIMEOUT_MS;
 	base_list_init(&pool->refused);
 	pool_fair_init(&pool->fair, base_clock_monotonic_ns());
 	pool_pressure_init(&pool->pressure, config->memory_floor_percent);
@@ -339,6 +363,10 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 		goto fail;
 	}
 	r = pool_launch_check_dir(pool->runtime_dir, error);
+	if (r < 0) {
+		goto fail;
+	}
+	r = init_journal(pool, config->death.journal_path, error);
 	if (r < 0) {
 		goto fail;
 	}
@@ -384,8 +412,6 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 	if (r < 0) {
 		goto fail;
 	}
-	pool_cgroups_sweep(&pool->cgroups, NULL, NULL);
-	pool_launch_sweep(pool->runtime_dir);
 	*ret_pool = pool;
 	return 0;
 
@@ -399,6 +425,10 @@ void pool_lease_end(struct pool *pool, struct pool_lease_entry *entry, enum pool
 	struct pool_sandbox *sandbox = entry->sandbox;
 
 	sandbox->lease = NULL;
+	/* Whatever becomes of the record, nobody can adopt the VM after this. */
+	if (pool_record_ended(pool, entry->id, cause) < 0) {
+		pool_launch_kill(&sandbox->launch);
+	}
 	pool_lease_table_end(&pool->leases, entry, cause);
 	pool_sandbox_doom(sandbox);
 }
@@ -464,6 +494,7 @@ void pool_free(struct pool *pool)
 	pool_spawner_deinit(&pool->spawner);
 	pool_pressure_deinit(&pool->pressure);
 	pool_pager_deinit(&pool->pager);
+	pool_journal_deinit(&pool->journal);
 	free(pool);
 }
 
@@ -483,7 +514,8 @@ enum pool_status pool_renew(struct pool *pool, const char *lease_id, uint64_t tt
 	}
 	pool_lease_entry_set_ttl(entry, ttl_ms);
 	pool_sandbox_set_ttl(entry->sandbox, ttl_ms);
-	return POOL_OK;
+	/* The time counts from now on; a successor that does not know would end it early. */
+	return pool_record_renewed(entry->sandbox) < 0 ? POOL_UNAVAILABLE : POOL_OK;
 }
 
 enum pool_status pool_release(struct pool *pool, const char *lease_id, enum pool_cause cause)

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "pool/cgroup.h"
+#include "pool/death.h"	 /* struct pool_death_config */
 #include "pool/fair.h"	 /* limits of who waits */
 #include "pool/policy.h" /* struct pool_limits */
 #include "snapshot/snapshot.h"
@@ -66,6 +67,7 @@ struct pool_config {
 	struct pool_template_config default_template;
 	const struct pool_template_config *templates;
 	size_t n_templates;
+	struct pool_death_config death;
 };
 
 /* How an operation ended; the names are the error codes of docs/protocol.md. */
@@ -93,6 +95,7 @@ enum pool_cause {
 	POOL_CAUSE_SHUTDOWN,	 /* the daemon stopped */
 	POOL_CAUSE_IMAGE_FAILED, /* the memory of its snapshot turned out to be damaged */
 	POOL_CAUSE_LIMIT, /* it went beyond a limit that ends it, or could not be given one */
+	POOL_CAUSE_LOST,  /* its manager died, and the successor could not adopt it */
 };
 const char *pool_cause_name(enum pool_cause cause); /* "released", …; NULL for NONE */
 
@@ -145,7 +148,8 @@ struct pool_tenants *pool_tenants(struct pool *pool);
 int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **ret_pool,
 	     struct base_error *error);
 
-/* Starts the helper programs, which otherwise begins with the first request. */
+/* Adopts what a manager that died has left (docs/architecture.md), and starts the helper programs,
+ * which otherwise begins with the first request. */
 void pool_start(struct pool *pool);
 
 /* Ends every lease (shutdown) and every sandbox, fails every waiter; done is called when all
@@ -165,6 +169,7 @@ struct pool_acquire_params {
 	uid_t uid;	  /* gets the sandbox's socket */
 	gid_t gid;	  /* so does it; POOL_GROUP_NONE: nobody but uid */
 	bool want_stream; /* the caller wants a stream that is connected to the agent */
+	bool bound;	  /* the caller ends the lease with a connection that it has */
 	const struct pool_label *labels;
 	size_t n_labels;
 };
@@ -181,7 +186,7 @@ struct pool_acquire {
 	uid_t uid;
 	gid_t gid;
 	uint64_t received_ns, deadline_ns, ttl_ms;
-	bool want_stream, pending;
+	bool want_stream, bound, pending;
 	struct pool_label *labels;
 	size_t n_labels;
 	enum pool_status status; /* of one that was refused */

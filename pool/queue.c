@@ -106,14 +106,9 @@ static void deliver(struct pool_sandbox *sandbox, struct pool_acquire *request, 
 	struct pool_lease lease;
 	int stream = request->want_stream ? pool_sandbox_take_stream(sandbox) : -1;
 
-	entry->acquired_realtime_ns = base_clock_realtime_ns();
-	pool_lease_entry_set_ttl(entry, request->ttl_ms);
-	entry->tenant = pool_tenant_ref(request->tenant);
 	if (!give_socket(sandbox, request)) {
 		entry->socket_path[0] = '\0';
 	}
-	entry->labels = TAKE_PTR(request->labels);
-	entry->n_labels = request->n_labels;
 	entry->timings.wait_ns = at_hand_ns - request->received_ns;
 	pool_lease_table_add(&pool->leases, entry);
 	template->claimed_total++;
@@ -125,19 +120,62 @@ static void deliver(struct pool_sandbox *sandbox, struct pool_acquire *request, 
 	request->fn(request, POOL_OK, &lease, stream, NULL);
 }
 
-/* Lets a parked sandbox that still lives run for the request; NULL: there is none. */
-static struct pool_sandbox *claim(struct pool_template *template, struct pool_acquire *request)
+/* The labels stay with the request. */
+static void take_back(struct pool_lease_entry *entry)
 {
+	entry->labels = NULL;
+	entry->n_labels = 0;
+	pool_tenant_unref(TAKE_PTR(entry->tenant));
+}
+
+/* Writes into the journal that the sandbox is leased. 0, or -errno: then it is not. */
+static int record_lease(struct pool_sandbox *sandbox, struct pool_acquire *request)
+{
+	struct pool_lease_entry *entry = sandbox->lease;
+	int r;
+
+	entry->acquired_realtime_ns = base_clock_realtime_ns();
+	pool_lease_entry_set_ttl(entry, request->ttl_ms);
+	entry->tenant = pool_tenant_ref(request->tenant);
+	entry->bound = request->bound;
+	entry->labels = request->labels;
+	entry->n_labels = request->n_labels;
+	r = pool_record_leased(sandbox);
+	if (r < 0) {
+		take_back(entry);
+	}
+	return r;
+}
+
+static void unrecord_lease(struct pool_sandbox *sandbox)
+{
+	take_back(sandbox->lease);
+	(void)pool_record_ended(sandbox->pool, sandbox->lease->id, POOL_CAUSE_VMM_DIED);
+}
+
+/* Lets a parked sandbox that still lives run for the request. 0 and *ret_sandbox (NULL: there is
+ * none), or -errno: what is parked stays so, since a lease could not be recorded. */
+static int claim(struct pool_template *template, struct pool_acquire *request,
+		 struct pool_sandbox **ret_sandbox)
+{
+	*ret_sandbox = NULL;
 	while (!base_list_is_empty(&template->parked)) {
 		struct pool_sandbox *sandbox =
 			CONTAINER_OF(template->parked.next, struct pool_sandbox, link);
+		int r = record_lease(sandbox, request);
 
-		if (pool_sandbox_claim(sandbox, request->received_ns, request->ttl_ms) == 0) {
-			return sandbox;
+		if (r < 0) {
+			return r;
 		}
+		if (pool_sandbox_claim(sandbox, request->received_ns, request->ttl_ms) == 0) {
+			request->labels = NULL;
+			*ret_sandbox = sandbox;
+			return 0;
+		}
+		unrecord_lease(sandbox);
 		pool_refill_lost(sandbox, POOL_CAUSE_VMM_DIED, "the VMM was gone when claimed");
 	}
-	return NULL;
+	return 0;
 }
 
 void pool_queue_serve(struct pool_template *template)
@@ -146,9 +184,12 @@ void pool_queue_serve(struct pool_template *template)
 
 	while (template->n_parked > 0 && (request = wait_first(template))) {
 		uint64_t now_ns = base_clock_monotonic_ns();
-		struct pool_sandbox *sandbox = claim(template, request);
+		struct pool_sandbox *sandbox;
 
-		if (sandbox) {
+		if (claim(template, request, &sandbox) < 0) {
+			wait_remove(template, request);
+			finish(request, POOL_UNAVAILABLE, template->pool->journal.trouble);
+		} else if (sandbox) {
 			pool_fair_serve(&template->pool->fair, &request->waiter);
 			template->n_waiting--;
 			deliver(sandbox, request, now_ns);
@@ -328,6 +369,7 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	request->received_ns = base_clock_monotonic_ns();
 	request->ttl_ms = params->ttl_ms;
 	request->want_stream = params->want_stream;
+	request->bound = params->bound;
 	request->pending = true;
 	request->labels = NULL;
 	request->n_labels = params->n_labels;
@@ -353,8 +395,11 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	/* Not received_ns: the template may be younger. */
 	now_ns = base_clock_monotonic_ns();
 	pool_policy_arrived(&template->policy, now_ns);
-	sandbox = template->n_waiting == 0 ? claim(template, request) : NULL;
-	if (sandbox) {
+	sandbox = NULL;
+	r = template->n_waiting == 0 ? claim(template, request, &sandbox) : 0;
+	if (r < 0) {
+		pool_queue_refuse(pool, request, POOL_UNAVAILABLE, pool->journal.trouble);
+	} else if (sandbox) {
 		deliver(sandbox, request, now_ns);
 	} else {
 		miss(template, request, timeout_ms);

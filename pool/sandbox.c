@@ -42,6 +42,7 @@ static void sandbox_free(struct pool_sandbox *sandbox)
 	struct pool *pool = sandbox->pool;
 
 	base_list_remove(&sandbox->image_link);
+	base_list_remove(&sandbox->pool_link);
 	pool_launch_deinit(&sandbox->launch);
 	pool_cgroup_free(sandbox->cgroup);
 	pool_lease_entry_free(sandbox->lease);
@@ -181,6 +182,15 @@ static void lose_not_executed(struct pool_sandbox *sandbox)
 				  : "it cannot be executed");
 }
 
+/* The end of one that has not yet been taken over is a lease that was lost. */
+static enum pool_cause cause_of_end(const struct pool_sandbox *sandbox)
+{
+	return sandbox->adoption == POOL_ADOPTION_ASKED ||
+			       sandbox->adoption == POOL_ADOPTION_ASKED_LAST
+		       ? POOL_CAUSE_LOST
+		       : POOL_CAUSE_VMM_DIED;
+}
+
 void pool_sandbox_ended(struct pool_sandbox *sandbox)
 {
 	bool asks = false;
@@ -205,6 +215,9 @@ void pool_sandbox_ended(struct pool_sandbox *sandbox)
 		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED,
 				  "the VMM was killed by signal %d (%s)", killed_by,
 				  strsignal(killed_by));
+	} else if (sandbox->adoption != POOL_ADOPTION_NONE) {
+		/* No child of this process, so there is no status. */
+		pool_sandbox_lose(sandbox, cause_of_end(sandbox), "the VMM has ended");
 	} else {
 		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "the VMM ended with status %d",
 				  code);
@@ -262,7 +275,13 @@ static void on_spawned(struct pool_spawn *spawn, int result, pid_t pid, int pidf
 	if (r == 0 && sandbox->urgent) {
 		pool_limit_raise(sandbox);
 	}
-	if (r < 0) {
+	if (r == 0) {
+		r = pool_record_started(sandbox);
+	}
+	if (r < 0 && sandbox->pool->journal.trouble[0]) {
+		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "%s",
+				  sandbox->pool->journal.trouble);
+	} else if (r < 0) {
 		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "starting %s: %s",
 				  sandbox->pool->vmm_path, strerrordesc_np(-r));
 	}
@@ -325,6 +344,8 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	sandbox->lazy = !template->image->pager.complete;
 	base_list_init(&sandbox->image_link);
 	base_list_append(&template->image->sandboxes, &sandbox->image_link);
+	base_list_init(&sandbox->pool_link);
+	base_list_append(&pool->sandboxes, &sandbox->pool_link);
 	base_list_init(&sandbox->link);
 	base_list_append(&template->shells, &sandbox->link);
 	template->n_shells++;
@@ -394,6 +415,72 @@ void pool_sandbox_set_ttl(struct pool_sandbox *sandbox, uint64_t ttl_ms)
 	}
 	uv_update_time(sandbox->pool->loop);
 	uv_timer_start(&sandbox->timer, on_ttl, ttl_ms, 0);
+}
+
+static uint64_t left_ms(const struct pool_lease_entry *lease)
+{
+	uint64_t now_ns = base_clock_realtime_ns();
+
+	return lease->expires_realtime_ns > now_ns
+		       ? (lease->expires_realtime_ns - now_ns) / NSEC_PER_MSEC + 1
+		       : 0;
+}
+
+int pool_sandbox_adopt(struct pool *pool, struct pool_lease_entry *lease, int pidfd,
+		       uint64_t start_ticks)
+{
+	_cleanup_free_ struct pool_sandbox *sandbox = calloc(1, sizeof(*sandbox));
+	struct pool_template *template;
+	enum pool_status status;
+	const char *text;
+	int r;
+
+	if (!sandbox) {
+		return -ENOMEM;
+	}
+	pool_launch_init(&sandbox->launch);
+	r = pool_launch_adopt(&sandbox->launch, pool, lease->id);
+	template = r == 0 ? pool_template_get(pool, lease->template_name, &status, &text) : NULL;
+	if (!template) {
+		pool_launch_deinit(&sandbox->launch);
+		return r < 0 ? r : -ENOENT;
+	}
+	sandbox->pool = pool;
+	sandbox->spawn.cgroup = -1;
+	sandbox->template = template;
+	sandbox->state = POOL_SANDBOX_LEASED;
+	sandbox->adoption = POOL_ADOPTION_ASKED;
+	sandbox->urgent = true;
+	sandbox->launch.pid = lease->pid;
+	sandbox->launch.start_ticks = start_ticks;
+	sandbox->claimed_ns = sandbox->claim_received_ns = base_clock_monotonic_ns();
+	base_list_init(&sandbox->link);
+	base_list_init(&sandbox->image_link);
+	base_list_init(&sandbox->pool_link);
+	uv_timer_init(pool->loop, &sandbox->timer);
+	sandbox->timer.data = sandbox;
+	sandbox->n_handles = 1;
+	pool->n_sandboxes++;
+	template->n_leased++;
+	base_list_append(&pool->sandboxes, &sandbox->pool_link);
+	sandbox->launch.pidfd = pidfd;
+	lease->sandbox = sandbox;
+	sandbox->lease = lease;
+	pool_lease_table_add(&pool->leases, lease);
+	r = pool_sandbox_poll(sandbox, &sandbox->process, pidfd, on_process);
+	if (r == 0) {
+		r = pool_talk_start(sandbox);
+	}
+	if (lease->expires_realtime_ns > 0) {
+		uv_timer_start(&sandbox->timer, on_ttl, left_ms(lease), 0);
+	}
+	if (r < 0) {
+		pool_launch_kill(&sandbox->launch);
+		pool_launch_wait(&sandbox->launch);
+		pool_sandbox_lose(sandbox, POOL_CAUSE_LOST, "it cannot be watched");
+	}
+	(void)TAKE_PTR(sandbox);
+	return 0;
 }
 
 int pool_sandbox_claim(struct pool_sandbox *sandbox, uint64_t received_ns, uint64_t ttl_ms)

@@ -6,6 +6,7 @@
  */
 
 #include "base/list.h"
+#include "pool/adopt.h"
 #include "pool/cgroup.h"
 #include "pool/launch.h"
 #include "pool/lease.h"
@@ -42,16 +43,18 @@ enum pool_sandbox_state {
 struct pool_sandbox {
 	struct pool *pool;
 	struct pool_template *template; /* gone when the sandbox is doomed or dying */
-	struct pool_image *image;	/* a reference */
+	struct pool_image *image;	/* a reference; NULL: it was adopted */
 	struct pool_lease_entry *lease; /* owned until the claim, then by the table */
 	/* template->shells, ->restoring, ->parked, pool->doomed or none */
 	struct base_link link;
 	struct base_link image_link; /* image->sandboxes */
+	struct base_link pool_link;  /* pool->sandboxes */
 	struct pool_pager_vm *vm;    /* while the pager serves it */
 	enum pool_sandbox_state state;
 	bool spawning; /* the spawner has not answered */
 	bool lazy;     /* its image had holes when it was started */
-	bool urgent;   /* somebody waits for it: it runs at the priority of a leased one */
+	enum pool_adoption_state adoption;
+	bool urgent; /* somebody waits for it: it runs at the priority of a leased one */
 	struct pool_cgroup *cgroup; /* NULL: it does without */
 	bool unasked;		    /* the spawner is asked when there is a cgroup */
 	bool restored;		    /* it is parked when it is in its cgroup */
@@ -78,6 +81,11 @@ struct pool_sandbox {
  * with the reason in error. */
 int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret_sandbox,
 		       struct base_error *error);
+
+/* Makes a leased sandbox of a VMM that a former manager has started; the journal says which. lease
+ * and pidfd are consumed on success. 0 or -errno: nobody is there. */
+int pool_sandbox_adopt(struct pool *pool, struct pool_lease_entry *lease, int pidfd,
+		       uint64_t start_ticks);
 
 /* Restores into a shell, ready or not; urgent: somebody waits for it. pool_refill_parked() or
  * pool_refill_lost() follows, the latter maybe from inside, unless it is doomed. */
@@ -119,6 +127,8 @@ void pool_sandbox_close(struct pool_sandbox *sandbox, void *handle);
 
 /* --- limit.c: its cgroup --- */
 
+/* An adopted sandbox goes on in the cgroup that it has. */
+void pool_limit_adopt(struct pool_sandbox *sandbox);
 /* Asks for one, if there are any. True: the process has to wait for it; pool_sandbox_spawn()
  * follows. */
 bool pool_limit_start(struct pool_sandbox *sandbox);
@@ -148,6 +158,9 @@ int pool_talk_load(struct pool_sandbox *sandbox);
 
 /* Sends the RESUME of a claim. 0 or -errno. */
 int pool_talk_claim(struct pool_sandbox *sandbox);
+
+/* Asks an adopted VM to go on as leased; pool_adopt_answered() follows, or its end. 0 or -errno. */
+int pool_talk_adopt(struct pool_sandbox *sandbox);
 
 /* Takes what a VMM that has ended had said. */
 void pool_talk_drain(struct pool_sandbox *sandbox);

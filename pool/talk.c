@@ -46,6 +46,9 @@ static const char *const step_names[] = {
 /* Sends the next request. On failure the caller gives the sandbox up. */
 static int send_step(struct pool_sandbox *sandbox, enum pool_step step, uint64_t arg0, int fd)
 {
+	/* Of a claim, the only step that uses it: how long the VM waits for a successor. */
+	uint64_t arg1 = step == POOL_STEP_CLAIM ? sandbox->pool->orphan_timeout_ms : 0;
+
 	struct base_message message;
 
 	/* Not the whole of it: the text is 2 KiB that nobody reads. */
@@ -53,6 +56,7 @@ static int send_step(struct pool_sandbox *sandbox, enum pool_step step, uint64_t
 	message.op = step_ops[step];
 	message.sequence = step;
 	message.arg[0] = arg0;
+	message.arg[1] = arg1;
 	sandbox->sent = step;
 	return base_message_send(sandbox->launch.control, &message, &fd, fd >= 0 ? 1 : 0);
 }
@@ -233,9 +237,13 @@ static void on_reply(struct pool_sandbox *sandbox, const struct base_message *re
 	case POOL_STEP_PAUSE:
 		on_paused(sandbox, now_ns);
 		break;
+	case POOL_STEP_CLAIM:
+		if (sandbox->adoption != POOL_ADOPTION_NONE) {
+			pool_adopt_answered(sandbox, reply->arg[0] == 1);
+		}
+		break;
 	case POOL_STEP_ATTACH:
 	case POOL_STEP_RESUME:
-	case POOL_STEP_CLAIM:
 		break;
 	}
 }
@@ -455,7 +463,13 @@ int pool_talk_load(struct pool_sandbox *sandbox)
 
 int pool_talk_claim(struct pool_sandbox *sandbox)
 {
-	return send_step(sandbox, POOL_STEP_CLAIM, VMM_RESUME_FOREGROUND, -1);
+	return send_step(sandbox, POOL_STEP_CLAIM, VMM_RESUME_FOREGROUND | VMM_RESUME_LEASED, -1);
+}
+
+int pool_talk_adopt(struct pool_sandbox *sandbox)
+{
+	sandbox->awaited = POOL_STEP_CLAIM;
+	return send_step(sandbox, POOL_STEP_CLAIM, VMM_RESUME_FOREGROUND | VMM_RESUME_LEASED, -1);
 }
 
 void pool_talk_drain(struct pool_sandbox *sandbox)

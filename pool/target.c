@@ -254,7 +254,7 @@ const char *pool_trouble(const struct pool *pool)
 	if (pool_helper_is_trouble(&pool->spawner.helper)) {
 		return "the spawner dies again and again: no sandbox can be started";
 	}
-	return NULL;
+	return pool->journal.trouble[0] ? pool->journal.trouble : NULL;
 }
 
 void pool_info(struct pool *pool, const char *name,

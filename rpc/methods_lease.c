@@ -113,7 +113,7 @@ void rpc_method_acquire(struct rpc_request *request, struct rpc_params *params)
 	rpc_params_uint(params, "ttl_ms", RPC_TTL_MAX_MS, &acquire.ttl_ms);
 	acquire.labels = rpc_params_labels(params, "labels", &acquire.n_labels);
 	acquire.want_stream = rpc_params_bool(params, "pass_fd");
-	request->bind = rpc_params_bool(params, "bind");
+	request->bind = acquire.bound = rpc_params_bool(params, "bind");
 	if (rpc_params_refused(request, params)) {
 		return;
 	}

@@ -161,8 +161,8 @@ static const char *check_create(const struct base_message *create, const int *fd
 	size_t state = 3 + create->arg[3];
 	extern char **environ;
 
-	if (!(create->arg[2] & VMM_CREATE_STATE) ||
-	    n_fds != state + 1 + (create->arg[2] & VMM_CREATE_LAZY ? 1 : 0)) {
+	if (!(create->arg[2] & VMM_CREATE_STATE) || !(create->arg[2] & VMM_CREATE_ADOPTABLE) ||
+	    n_fds != state + 2 + (create->arg[2] & VMM_CREATE_LAZY ? 1 : 0)) {
 		return "number of descriptors";
 	}
 	if ((fcntl(fds[state], F_GET_SEALS) & F_SEAL_WRITE) == 0) {
@@ -471,7 +471,7 @@ static void start(void)
 		reply(&create, -EPROTO, wrong);
 		_exit(0);
 	}
-	map_memory(fds[0], create.arg[0], fds[n_fds - 1], create.arg[2] & VMM_CREATE_LAZY);
+	map_memory(fds[0], create.arg[0], fds[n_fds - 2], create.arg[2] & VMM_CREATE_LAZY);
 	listener = fds[2];
 	if (spoil("create", &create)) {
 		for (;;) {

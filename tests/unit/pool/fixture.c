@@ -30,6 +30,30 @@ unsigned fixture_count_entries(const char *path)
 	return n - 2;
 }
 
+static unsigned count_suffix(const char *path, const char *suffix)
+{
+	DIR *dir = opendir(path);
+	unsigned n = 0;
+
+	assert_non_null(dir);
+	for (struct dirent *entry; (entry = readdir(dir));) {
+		size_t length = strlen(entry->d_name);
+
+		n += length > strlen(suffix) &&
+		     strcmp(entry->d_name + length - strlen(suffix), suffix) == 0;
+	}
+	closedir(dir);
+	return n;
+}
+
+unsigned fixture_sandboxes(struct fixture *fixture)
+{
+	unsigned n = count_suffix(fixture->runtime_dir, ".sock");
+
+	assert_int_equal(count_suffix(fixture->runtime_dir, ".ctl"), n);
+	return n;
+}
+
 /* argv[0] of a process, empty when it is gone. */
 static void program_of(long pid, char *out, size_t size)
 {

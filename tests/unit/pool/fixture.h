@@ -114,6 +114,8 @@ int fixture_helper(const char *name);
 enum pool_status fixture_set_params(struct fixture *fixture, const struct pool_set_params *params,
 				    char *ret_text, size_t size);
 
+/* Sandboxes that have their sockets in the runtime directory. */
+unsigned fixture_sandboxes(struct fixture *fixture);
 /* Entries of a directory. */
 unsigned fixture_count_entries(const char *path);
 

@@ -170,6 +170,7 @@ static void a_successor_sweeps(void **state)
 	assert_int_equal(count_cgroups(root), 1);
 	assert_int_equal(fixture_count_entries(fixture->runtime_dir), 1);
 	make_pool(fixture, 0);
+	pool_start(fixture->pool);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	assert_int_equal(count_cgroups(root), 0);

@@ -113,7 +113,7 @@ static void what_is_parked_is_replaced(void **state)
 	assert_int_equal(fixture_info(fixture, "other").restored_total, 1);
 	assert_null(fixture_info(fixture, "t").last_error);
 	/* The old ones are gone, and their image with them. */
-	fixture_until(fixture, fixture_count_entries(fixture->runtime_dir) == 4);
+	fixture_until(fixture, fixture_sandboxes(fixture) == 4);
 	fixture_until(fixture, count_fds() == n_fds);
 	for (unsigned i = 0; i < ARRAY_SIZE(a); i++) {
 		acquire_parked(fixture, &a[i], "t");
@@ -264,7 +264,7 @@ static void a_removed_template_is_not_found(void **state)
 	park(fixture, "t", 2);
 	acquire_parked(fixture, &leased, "t");
 	assert_int_equal(snapshot_store_remove(fixture->store, "t", NULL), 0);
-	fixture_until(fixture, fixture_count_entries(fixture->runtime_dir) == 2);
+	fixture_until(fixture, fixture_sandboxes(fixture) == 2);
 	assert_int_equal(fixture_info(fixture, "t").leased, 1);
 	assert_string_equal(fixture_info(fixture, "t").state, "failed");
 	assert_int_equal(fixture_info(fixture, "t").parked, 0);
@@ -302,7 +302,7 @@ static void waiters_of_a_removed_template_are_told(void **state)
 	fixture_until(fixture, a.calls > 0);
 	assert_int_equal(a.status, POOL_NOT_FOUND);
 	assert_non_null(strstr(a.text, "no template t"));
-	fixture_until(fixture, fixture_count_entries(fixture->runtime_dir) == 0);
+	fixture_until(fixture, fixture_sandboxes(fixture) == 0);
 	assert_string_equal(fixture_info(fixture, "t").state, "unknown");
 }
 
@@ -374,7 +374,7 @@ static void built_again_or_removed_during_a_stop(void **state)
 			fixture_run_ms(fixture, 1);
 		}
 		fixture_stop(fixture);
-		assert_int_equal(fixture_count_entries(fixture->runtime_dir), 0);
+		assert_int_equal(fixture_sandboxes(fixture), 0);
 	}
 }
 
