@@ -32,6 +32,9 @@
  */
 #define BALLOON_PAGES_MAX  1024u
 #define BALLOON_PAGE_SHIFT 12
+/* After so many pieces given back others have their turn: each takes the host some microseconds,
+ * with the device lock. One request may have BALLOON_PAGES_MAX. */
+#define BALLOON_PIECES_PER_TURN 256
 
 /* Numbered without those that only features not offered here bring along, as drivers count. */
 enum {
@@ -45,14 +48,17 @@ struct balloon {
 	struct vmm_virtio virtio;
 	uint8_t config[8]; /* num_pages, actual; the latter is the driver's, and of no use here */
 	uint64_t returned_bytes;
+	unsigned pieces; /* of this turn */
 };
 
 /* 0 or -EFAULT. */
 static int discard(struct balloon *balloon, gpa_t gpa, uint64_t length)
 {
 	uint64_t bytes;
-	int r = vmm_memory_discard(balloon->virtio.host->memory, gpa, length, &bytes);
+	int r;
 
+	balloon->pieces++;
+	r = vmm_memory_discard(balloon->virtio.host->memory, gpa, length, &bytes);
 	if (r == 0) {
 		balloon->returned_bytes += bytes;
 	}
@@ -118,7 +124,9 @@ static void balloon_notify(struct vmm_virtio *device, unsigned queue)
 	struct balloon *balloon = CONTAINER_OF(device, struct balloon, virtio);
 	unsigned served = 0;
 
-	while (served < BALLOON_QUEUE_SIZE && vmm_virtio_pop(device, queue)) {
+	balloon->pieces = 0;
+	while (served < BALLOON_QUEUE_SIZE && balloon->pieces < BALLOON_PIECES_PER_TURN &&
+	       vmm_virtio_pop(device, queue)) {
 		if (serve(balloon, queue) < 0) {
 			vmm_virtio_needs_reset(device);
 			return;
@@ -129,7 +137,7 @@ static void balloon_notify(struct vmm_virtio *device, unsigned queue)
 	if (served > 0) {
 		vmm_virtio_queue_interrupt(device, queue);
 	}
-	if (served == BALLOON_QUEUE_SIZE) {
+	if (served == BALLOON_QUEUE_SIZE || balloon->pieces >= BALLOON_PIECES_PER_TURN) {
 		vmm_virtio_kick(device, queue); /* others want their turn */
 	}
 }

@@ -289,6 +289,34 @@ static void state_is_that_of_the_transport(void **state)
 	base_writer_deinit(&writer);
 }
 
+/* Pages without neighbours take long: in between others have their turn. */
+static void gives_others_their_turn(void **state)
+{
+	struct driver *driver = *state;
+	gpa_t list = driver_alloc(driver, PAGES_MAX * 4, 4), gpa = fill(driver, 3);
+	const struct driver_buffer buffer = { list, PAGES_MAX * 4, false };
+	unsigned used = 0;
+	uint32_t length;
+	uint16_t head;
+
+	for (uint32_t i = 0; i < PAGES_MAX; i++) {
+		base_store_u32(driver_at(driver, list + 4 * i, 4),
+			       (uint32_t)(gpa / PAGE) + i % 2 * 2);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		driver_add(driver, INFLATE, &buffer, 1);
+	}
+	driver_kick(driver, INFLATE);
+	assert_true(driver_turn(driver, 0));
+	assert_true(driver_used(driver, INFLATE, &head, &length));
+	assert_false(driver_used(driver, INFLATE, &head, &length));
+	driver_settle(driver);
+	while (driver_used(driver, INFLATE, &head, &length)) {
+		used++;
+	}
+	assert_int_equal(used, 3);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -302,6 +330,7 @@ int main(void)
 		TEST(pages_outside_of_memory_stop_the_device),
 		TEST(chains_that_no_driver_makes_do_no_harm),
 		TEST(private_memory_falls_back_to_the_image),
+		TEST(gives_others_their_turn),
 		TEST(state_is_that_of_the_transport),
 	};
 
