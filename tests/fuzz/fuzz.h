@@ -67,10 +67,11 @@ static inline uint64_t fuzz_u64(struct fuzz_input *input)
 /* The next bytes, at most max of them: a length byte says how many. */
 static inline const uint8_t *fuzz_bytes(struct fuzz_input *input, size_t max, size_t *ret_size)
 {
-	const uint8_t *bytes;
-	size_t n = MIN((size_t)fuzz_u8(input), max);
+	/* Not inside MIN(): a system header's would take two bytes. */
+	size_t n = fuzz_u8(input);
+	const uint8_t *bytes = input->data;
 
-	bytes = input->data;
+	n = MIN(n, max);
 	n = MIN(n, input->left);
 	input->data += n;
 	input->left -= n;
