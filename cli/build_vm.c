@@ -52,6 +52,7 @@ static int spawn(const char *path, int control, int output_fd, pid_t *ret_pid)
 	r = r ?: posix_spawn_file_actions_adddup2(&actions, output_fd, STDOUT_FILENO);
 	r = r ?: posix_spawn_file_actions_adddup2(&actions, output_fd, STDERR_FILENO);
 	r = r ?: posix_spawn_file_actions_adddup2(&actions, control, VMM_CONTROL_FD);
+	r = r ?: posix_spawn_file_actions_addopen(&actions, VMM_KVM_FD, "/dev/kvm", O_RDWR, 0);
 	r = r ?: posix_spawn(ret_pid, path, &actions, &attributes, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attributes);
@@ -164,14 +165,20 @@ static int open_userfault(struct base_error *error)
 int cli_vm_create(struct cli_vm *vm, const struct cli_vm_config *config, int timeout_ms,
 		  int *ret_userfault_fd, uint64_t *ret_address, struct base_error *error)
 {
-	const uint64_t create[BASE_MESSAGE_ARGS] = {
+	uint64_t create[BASE_MESSAGE_ARGS] = {
 		config->memory_bytes, config->n_vcpus, config->flags, 1, 1, config->cid,
 	};
 	bool lazy = config->flags & VMM_CREATE_LAZY;
 	_cleanup_fd_ int no_listener = -1, userfault = -1, theirs = -1;
 	struct base_message reply;
+	enum vmm_host_kind kind;
 	int r;
 
+	r = vmm_host_kind_detect(&kind);
+	if (r < 0) {
+		return base_error_set_errno(error, r, "finding out the kind of KVM");
+	}
+	create[7] = kind;
 	no_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (no_listener < 0) {
 		return base_error_set_errno(error, -errno, "cannot make a socket");

@@ -275,7 +275,6 @@ static int fill_attributes(posix_spawnattr_t *attributes)
 /* The environment is kept: a sanitizer's options are in it. */
 static int spawn(struct pool_helper *helper, int socket, pid_t *ret_pid)
 {
-	char *argv[] = { helper->path, helper->argument, NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	int r;
@@ -294,7 +293,8 @@ static int spawn(struct pool_helper *helper, int socket, pid_t *ret_pid)
 		r = fill_attributes(&attributes);
 	}
 	if (r == 0) {
-		r = -posix_spawn(ret_pid, helper->path, &actions, &attributes, argv, environ);
+		r = -posix_spawn(ret_pid, helper->argv[0], &actions, &attributes, helper->argv,
+				 environ);
 	}
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
@@ -405,8 +405,8 @@ void pool_helper_start(struct pool_helper *helper)
 	helper->started_ns = base_clock_monotonic_ns();
 	helper->starts_total++;
 	if (r < 0) {
-		base_log(BASE_LOG_ERROR, "cannot start the %s %s: %s", helper->name, helper->path,
-			 strerrordesc_np(-r));
+		base_log(BASE_LOG_ERROR, "cannot start the %s %s: %s", helper->name,
+			 helper->argv[0], strerrordesc_np(-r));
 		helper_failed(helper);
 		return;
 	}
@@ -444,19 +444,26 @@ static void helper_failed(struct pool_helper *helper)
 /* --- making and stopping --- */
 
 int pool_helper_init(struct pool_helper *helper, const struct pool_helper_ops *ops, uv_loop_t *loop,
-		     const char *name, const char *path, const char *argument)
+		     const char *name, const char *path, const char *const *arguments)
 {
 	*helper = (struct pool_helper){ .ops = ops, .loop = loop, .name = name };
-	helper->path = strdup(path);
-	helper->argument = argument ? strdup(argument) : NULL;
-	return helper->path && (helper->argument || !argument) ? 0 : -ENOMEM;
+	helper->argv[0] = strdup(path);
+	for (size_t i = 0; arguments[i]; i++) {
+		assert(i < POOL_HELPER_ARGUMENTS_MAX);
+		helper->argv[i + 1] = helper->argv[i] ? strdup(arguments[i]) : NULL;
+		if (!helper->argv[i + 1]) {
+			return -ENOMEM;
+		}
+	}
+	return helper->argv[0] ? 0 : -ENOMEM;
 }
 
 void pool_helper_deinit(struct pool_helper *helper)
 {
 	assert(helper->n_handles == 0);
-	free(helper->path);
-	free(helper->argument);
+	for (size_t i = 0; i < ARRAY_SIZE(helper->argv); i++) {
+		free(helper->argv[i]);
+	}
 }
 
 static void on_timer_closed(uv_handle_t *handle)

@@ -16,7 +16,8 @@
 #define POOL_HELPER_RETRY_MIN_NS (20 * NSEC_PER_MSEC)
 #define POOL_HELPER_RETRY_MAX_NS (5 * NSEC_PER_SEC)
 /* Deaths in a row from which on it counts as trouble. */
-#define POOL_HELPER_TROUBLE 3
+#define POOL_HELPER_TROUBLE	  3
+#define POOL_HELPER_ARGUMENTS_MAX 2
 
 struct pool_helper;
 
@@ -38,9 +39,9 @@ struct pool_helper_process;
 struct pool_helper {
 	const struct pool_helper_ops *ops;
 	uv_loop_t *loop;
-	const char *name;		     /* for people */
-	char *path, *argument;		     /* owned; argument may be NULL */
-	struct pool_helper_process *process; /* NULL: there is none now */
+	const char *name;			   /* for people */
+	char *argv[POOL_HELPER_ARGUMENTS_MAX + 2]; /* owned; the first is its path */
+	struct pool_helper_process *process;	   /* NULL: there is none now */
 	unsigned n_handles;
 	bool has_timer, stopping;
 	uv_timer_t retry;
@@ -49,9 +50,9 @@ struct pool_helper {
 	void (*on_stopped)(struct pool_helper *helper);
 };
 
-/* Copies the strings. 0 or -ENOMEM. Nothing is started. */
+/* Copies the strings; arguments ends with NULL. 0 or -ENOMEM. Nothing is started. */
 int pool_helper_init(struct pool_helper *helper, const struct pool_helper_ops *ops, uv_loop_t *loop,
-		     const char *name, const char *path, const char *argument);
+		     const char *name, const char *path, const char *const *arguments);
 /* After it has stopped, or when it was never started. */
 void pool_helper_deinit(struct pool_helper *helper);
 

@@ -92,13 +92,12 @@ void pool_image_unref(struct pool_image *image)
 }
 
 /* Asked once here, since it takes each VMM longer than making its VM does. */
-static uint64_t look_at_host(void)
+static void look_at_host(struct pool_image *image)
 {
 	_cleanup_fd_ int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	uint64_t fingerprint = 0;
 
-	(void)vmm_host_fingerprint(kvm_fd, &fingerprint);
-	return fingerprint;
+	(void)vmm_host_kind_detect(&image->host_kind);
+	(void)vmm_host_fingerprint(kvm_fd, &image->host_fingerprint);
 }
 
 static int open_all(struct pool_image *image, struct snapshot_store *store, const char *name,
@@ -113,7 +112,7 @@ static int open_all(struct pool_image *image, struct snapshot_store *store, cons
 
 	const struct snapshot_manifest *manifest = snapshot_manifest(image->snapshot);
 
-	image->host_fingerprint = look_at_host();
+	look_at_host(image);
 	for (; image->n_disks < manifest->n_disks; image->n_disks++) {
 		r = snapshot_store_open_image(store, &manifest->disks[image->n_disks],
 					      &image->disk_fds[image->n_disks], error);

@@ -8,6 +8,7 @@
 
 #include "pool/pager.h"
 #include "pool/pool.h"
+#include "vmm/vmm.h"
 
 /* Immutable once loaded, but for what the pager's client keeps; descriptors are passed to every
  * VMM. References are counted on the loop's thread: the template holds one while it restores from
@@ -23,7 +24,8 @@ struct pool_image {
 	int memory_fd; /* read-only; filled behind it */
 	int disk_fds[SNAPSHOT_DISKS_MAX];
 	unsigned n_disks;
-	uint64_t host_fingerprint; /* 0: each VMM has to look itself, which takes it longer */
+	enum vmm_host_kind host_kind; /* of this host; 0: it has no KVM, and VMMs say so */
+	uint64_t host_fingerprint;    /* 0: each VMM has to ask KVM, which takes it longer */
 	uint64_t load_ns;
 };
 

@@ -42,6 +42,7 @@ struct pool {
 
 	struct pool_cgroups cgroups;
 	struct pool_spawner spawner;
+	struct pool_jail_uids uids; /* with POOL_JAIL_FULL */
 	struct pool_pager pager;
 	struct pool_lease_table leases;
 	struct pool_tenants tenants;

@@ -157,7 +157,7 @@ static int send_create(struct pool_launch *launch, const struct pool *pool,
 		.sequence = POOL_STEP_CREATE,
 		.arg = { manifest->memory_bytes, manifest->n_vcpus,
 			 VMM_CREATE_STATE | VMM_CREATE_ADOPTABLE, image->n_disks, 0,
-			 manifest->guest_cid, image->host_fingerprint },
+			 manifest->guest_cid, image->host_fingerprint, image->host_kind },
 	};
 	int fds[BASE_MESSAGE_FDS_MAX] = { image->memory_fd, pool->devnull, listener };
 	size_t n_fds = 3;

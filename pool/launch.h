@@ -34,7 +34,8 @@ struct pool_launch {
 	char socket_path[POOL_SOCKET_PATH_MAX]; /* the vsock listener; empty: not made */
 	char ctl_path[POOL_SOCKET_PATH_MAX];	/* for a successor; empty: not made */
 	struct guest_identity identity;
-	pid_t pid; /* 0: not started yet */
+	pid_t pid;    /* 0: not started yet */
+	uint32_t uid; /* its own; 0: the manager's */
 	int pidfd;
 	int control;	  /* non-blocking */
 	int control_peer; /* the VMM's end, until it has been started */

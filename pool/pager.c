@@ -435,7 +435,8 @@ int pool_pager_init(struct pool_pager *pager, uv_loop_t *loop, const char *path,
 	*pager = (struct pool_pager){ .fill_limit_bytes = fill_limit_bytes };
 	base_list_init(&pager->images);
 	base_list_init(&pager->pending);
-	return pool_helper_init(&pager->helper, &pager_ops, loop, "pager", path, NULL);
+	return pool_helper_init(&pager->helper, &pager_ops, loop, "pager", path,
+				(const char *const[]){ NULL });
 }
 
 void pool_pager_deinit(struct pool_pager *pager)

@@ -387,7 +387,11 @@ int pool_new(uv_loop_t *loop, const struct pool_config *config, struct pool **re
 		r = base_error_set(error, r, "out of memory");
 		goto fail;
 	}
-	r = pool_spawner_init(&pool->spawner, loop, config->spawner_path, pool->vmm_path);
+	r = pool_spawner_init(&pool->spawner, loop, config->spawner_path, pool->vmm_path,
+			      &config->jail);
+	if (r == 0 && config->jail.level == POOL_JAIL_FULL) {
+		r = pool_jail_uids_init(&pool->uids, config->jail.uid_first, config->jail.uid_last);
+	}
 	if (r < 0) {
 		r = base_error_set(error, r, "out of memory");
 		goto fail;
@@ -492,6 +496,7 @@ void pool_free(struct pool *pool)
 	free(pool->configs);
 	pool_cgroups_deinit(&pool->cgroups);
 	pool_spawner_deinit(&pool->spawner);
+	pool_jail_uids_deinit(&pool->uids);
 	pool_pressure_deinit(&pool->pressure);
 	pool_pager_deinit(&pool->pager);
 	pool_journal_deinit(&pool->journal);

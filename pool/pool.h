@@ -12,8 +12,9 @@
 
 #include "base/error.h"
 #include "pool/cgroup.h"
-#include "pool/death.h"	 /* struct pool_death_config */
-#include "pool/fair.h"	 /* limits of who waits */
+#include "pool/death.h" /* struct pool_death_config */
+#include "pool/fair.h"	/* limits of who waits */
+#include "pool/jail.h"
 #include "pool/policy.h" /* struct pool_limits */
 #include "snapshot/snapshot.h"
 
@@ -68,6 +69,7 @@ struct pool_config {
 	const struct pool_template_config *templates;
 	size_t n_templates;
 	struct pool_death_config death;
+	struct pool_jail_config jail; /* as pool_jail_resolve() left it */
 };
 
 /* How an operation ended; the names are the error codes of docs/protocol.md. */

@@ -35,6 +35,25 @@
 #include <stdio.h>
 #include <string.h>
 
+/* --- user ids --- */
+
+static int take_uid(struct pool *pool, struct pool_launch *launch, struct base_error *error)
+{
+	int r = pool->uids.n > 0 ? pool_jail_uids_take(&pool->uids, &launch->uid) : 0;
+
+	return r < 0 ? base_error_set(error, r, "all %u user ids of the jail are taken",
+				      pool->uids.n)
+		     : 0;
+}
+
+static void give_uid(struct pool *pool, struct pool_launch *launch)
+{
+	if (launch->uid > 0) {
+		pool_jail_uids_give(&pool->uids, launch->uid);
+		launch->uid = 0;
+	}
+}
+
 /* --- end --- */
 
 static void sandbox_free(struct pool_sandbox *sandbox)
@@ -43,6 +62,7 @@ static void sandbox_free(struct pool_sandbox *sandbox)
 
 	base_list_remove(&sandbox->image_link);
 	base_list_remove(&sandbox->pool_link);
+	give_uid(pool, &sandbox->launch);
 	pool_launch_deinit(&sandbox->launch);
 	pool_cgroup_free(sandbox->cgroup);
 	pool_lease_entry_free(sandbox->lease);
@@ -177,9 +197,8 @@ static void lose_not_executed(struct pool_sandbox *sandbox)
 
 	pool_helper_drain(&pool->spawner.helper);
 	pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED, "starting %s: %s", pool->vmm_path,
-			  pool->spawner.not_executed < 0
-				  ? strerrordesc_np(-pool->spawner.not_executed)
-				  : "it cannot be executed");
+			  pool->spawner.not_executed.text[0] ? pool->spawner.not_executed.text
+							     : "it cannot be executed");
 }
 
 /* The end of one that has not yet been taken over is a lease that was lost. */
@@ -304,8 +323,9 @@ void pool_sandbox_spawn(struct pool_sandbox *sandbox)
 
 	sandbox->spawning = true;
 	sandbox->spawn.control = sandbox->launch.control_peer;
-	sandbox->spawn.cgroup = -1;
+	sandbox->spawn.cgroup = sandbox->cgroup ? sandbox->cgroup->fd : -1;
 	sandbox->spawn.nice = pool->restore_nice;
+	sandbox->spawn.uid = sandbox->launch.uid;
 	sandbox->spawn.fn = on_spawned;
 	pool_spawn_start(&pool->spawner, &sandbox->spawn);
 }
@@ -330,8 +350,12 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	}
 	sandbox->spawn.cgroup = -1;
 	pool_launch_init(&sandbox->launch);
-	r = pool_launch_prepare(&sandbox->launch, pool, template->image, error);
+	r = take_uid(pool, &sandbox->launch, error);
+	if (r == 0) {
+		r = pool_launch_prepare(&sandbox->launch, pool, template->image, error);
+	}
 	if (r < 0) {
+		give_uid(pool, &sandbox->launch);
 		pool_launch_unlink(&sandbox->launch);
 		pool_launch_deinit(&sandbox->launch);
 		return r;

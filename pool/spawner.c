@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void append_sent(struct pool_spawner *spawner, struct pool_spawn *spawn)
@@ -51,11 +52,20 @@ static int send_start(struct pool_spawner *spawner, struct pool_spawn *spawn)
 		.sequence = spawner->sequence + 1,
 		.arg = { (uint64_t)spawn->nice },
 	};
-	/* What an untrusted program writes has no place in the log. */
-	int fds[2] = { spawn->control, STDERR_FILENO };
-	int r = pool_helper_send(&spawner->helper, &message, fds,
-				 getenv("WARMBOX_VMM_STDERR") ? 2 : 1);
+	int fds[3] = { spawn->control };
+	size_t n_fds = 1;
+	int r;
 
+	/* What an untrusted program writes has no place in the log. */
+	if (getenv("WARMBOX_VMM_STDERR")) {
+		fds[n_fds++] = STDERR_FILENO;
+	}
+	if (spawn->cgroup >= 0) {
+		fds[n_fds++] = spawn->cgroup;
+		message.arg[3] |= SPAWNER_JAIL_CGROUP;
+	}
+	pool_jail_fill_start(&spawner->jail, spawn->uid, &message);
+	r = pool_helper_send(&spawner->helper, &message, fds, n_fds);
 	if (r == 0) {
 		spawn->sequence = ++spawner->sequence;
 	}
@@ -114,6 +124,9 @@ static void on_reply(struct pool_spawner *spawner, const struct base_message *re
 		}
 		return;
 	}
+	if (reply->result < 0 && reply->arg[0] > 0) {
+		waitpid((pid_t)reply->arg[0], NULL, 0); /* it has ended */
+	}
 	spawn->fn(spawn, reply->result, (pid_t)reply->arg[0], pidfd, reply->arg[1]);
 	send_waiting(spawner);
 }
@@ -127,7 +140,8 @@ static void message(struct pool_helper *helper, const struct base_message *messa
 		base_fd_close(fds[i]);
 	}
 	if (message->op == SPAWNER_EVENT_NOT_EXECUTED && n_fds == 0) {
-		spawner->not_executed = message->result;
+		spawner->not_executed.text[0] = '\0';
+		base_error_set_errno(&spawner->not_executed, message->result, "%s", message->text);
 	} else {
 		on_reply(spawner, message, n_fds > 0 ? fds[0] : -1);
 	}
@@ -141,12 +155,14 @@ static const struct pool_helper_ops spawner_ops = {
 };
 
 int pool_spawner_init(struct pool_spawner *spawner, uv_loop_t *loop, const char *path,
-		      const char *vmm_path)
+		      const char *vmm_path, const struct pool_jail_config *jail)
 {
-	*spawner = (struct pool_spawner){ 0 };
+	const char *const arguments[] = { vmm_path, pool_jail_place(jail), NULL };
+
+	*spawner = (struct pool_spawner){ .jail = *jail };
 	base_list_init(&spawner->waiting);
 	base_list_init(&spawner->sent);
-	return pool_helper_init(&spawner->helper, &spawner_ops, loop, "spawner", path, vmm_path);
+	return pool_helper_init(&spawner->helper, &spawner_ops, loop, "spawner", path, arguments);
 }
 
 void pool_spawner_deinit(struct pool_spawner *spawner)

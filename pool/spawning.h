@@ -7,6 +7,7 @@
 
 #include "base/list.h"
 #include "pool/helper.h"
+#include "pool/jail.h"
 
 #include <sys/types.h>
 
@@ -21,7 +22,9 @@ struct pool_spawner {
 	struct base_link waiting, sent; /* requests, oldest first */
 	unsigned n_sent;
 	uint64_t sequence;
-	int not_executed; /* -errno of the latest process that could not become a VMM */
+	struct pool_jail_config jail;
+	/* Of the latest process that could not become a VMM: what it could not do. Empty: none. */
+	struct base_error not_executed;
 };
 
 /* One request, embedded in who asks. */
@@ -32,6 +35,7 @@ struct pool_spawn {
 	int control; /* for the VMM; borrowed until fn is called */
 	int cgroup;  /* of version 2, to be born into, likewise; -1: none */
 	int nice;
+	uint32_t uid; /* its own, for POOL_JAIL_FULL */
 	/* Called once. result 0: there is a process, a child of this one; pidfd is owned by the
 	 * callee. Else -errno, -ECANCELED after pool_spawn_cancel(). */
 	void (*fn)(struct pool_spawn *spawn, int result, pid_t pid, int pidfd, uint64_t started_ns);
@@ -39,10 +43,10 @@ struct pool_spawn {
 
 /* Starts nothing. 0 or -errno. */
 int pool_spawner_init(struct pool_spawner *spawner, uv_loop_t *loop, const char *path,
-		      const char *vmm_path);
+		      const char *vmm_path, const struct pool_jail_config *jail);
 void pool_spawner_deinit(struct pool_spawner *spawner);
 
-/* Asks for a process. control, nice and fn must be set. fn is not called from inside. */
+/* Asks for a process. Everything from control on must be set. fn is not called from inside. */
 void pool_spawn_start(struct pool_spawner *spawner, struct pool_spawn *spawn);
 
 /* The process is not wanted any more. True: it was not asked for yet, and fn will not be called.

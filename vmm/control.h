@@ -5,10 +5,11 @@
  * The control protocol between warmbox-vmm and the process that started it.
  *
  * Transport: base/message.h over the socket that is descriptor VMM_CONTROL_FD in the VMM. The VMM
- * opens nothing itself but /dev/kvm: all else that it may touch arrives here. When the socket
- * closes, the VMM exits, unless its VM is leased (VMM_RESUME_LEASED): then it goes on and waits for
- * a successor. Replies come in the order of the requests. The manager does not trust what the VMM
- * says: a message of a wrong size or unknown op kills the VMM.
+ * opens nothing itself: it has /dev/kvm as descriptor VMM_KVM_FD from birth, and all else that it
+ * may touch arrives here. When the socket closes, the VMM exits, unless its VM is leased
+ * (VMM_RESUME_LEASED): then it goes on and waits for a successor. Replies come in the order of the
+ * requests. The manager does not trust what the VMM says: a message of a wrong size or unknown op
+ * kills the VMM.
  *
  *    spawn ─ CREATE ─┬─ BOOT ─────────────────┬─ RESUME ⇄ PAUSE ─ SAVE
  *                    └─ LOAD ─ ATTACH(identity)┘
@@ -22,6 +23,8 @@
 #include "base/message.h"
 
 #define VMM_CONTROL_FD 3
+/* /dev/kvm, opened by whoever starts the VMM. */
+#define VMM_KVM_FD 4
 /* A starter that does not read its socket for so long is taken for dead. */
 #define VMM_SEND_TIMEOUT_S	  10
 #define VMM_ORPHAN_TIMEOUT_MAX_MS UINT64_C(86400000) /* a day */
@@ -39,8 +42,8 @@ enum vmm_op {
 	/*
 	 * Makes the VM. arg0 memory bytes (page multiple), arg1 vCPUs, arg2 enum vmm_create_flags,
 	 * arg3 number of disks, arg4 bit n set: disk n is read-only, arg5 guest CID (>= 3), arg6
-	 * this host's vmm_host_fingerprint() (0: the VMM looks itself; only with
-	 * VMM_CREATE_STATE is there anything to save).
+	 * this host's vmm_host_fingerprint() (0: the VMM asks KVM itself; only with
+	 * VMM_CREATE_STATE is there anything to save), arg7 its enum vmm_host_kind.
 	 * fds: memory (a memfd of exactly arg0 bytes; writable when VMM_CREATE_SHARED, else
 	 * read-only), console (bytes the guest writes to its serial port go here; a file or pipe),
 	 *      vsock listener (listening SOCK_STREAM Unix socket, hybrid protocol; or an

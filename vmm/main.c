@@ -4,7 +4,7 @@
  * warmbox-vmm: one VM, told what to do over the control socket (vmm/control.h).
  *
  * Happy path: filter its own system calls (docs/security.md; argv[1] may be "log" or "off" instead
- * of "kill"), open /dev/kvm, serve the loop; CREATE, BOOT or LOAD, RESUME, …, until the control
+ * of "kill"), serve the loop; CREATE, BOOT or LOAD, RESUME, …, until the control
  * socket closes or the VM is over; a leased VM outlives the socket (vmm/successor.h). A request
  * that fails gets a reply with the reason and the VMM stays; a packet that is no request at all
  * ends it. Shut-down: the loop stops and the process exits; nothing is worth saving, and the kernel
@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -151,9 +152,11 @@ static int handle_create(struct program *program, struct request *request)
 		return wrong_state(request, "the VM was created already");
 	}
 	if (arg[1] > VMM_VCPUS_MAX || arg[2] & ~CREATE_FLAGS || arg[3] > VMM_DISKS_MAX ||
-	    arg[4] > UINT32_MAX || arg[5] >= UINT32_MAX) {
+	    arg[4] > UINT32_MAX || arg[5] >= UINT32_MAX || arg[7] < VMM_HOST_VMX ||
+	    arg[7] > VMM_HOST_PVM) {
 		return base_error_set(&request->error, -EINVAL,
-				      "creating the VM: vCPUs, flags, disks or CID out of range");
+				      "creating the VM: vCPUs, flags, disks, CID or kind of host "
+				      "out of range");
 	}
 	config = (struct vmm_config){
 		.memory_bytes = arg[0],
@@ -185,7 +188,8 @@ static int handle_create(struct program *program, struct request *request)
 	if (config.lazy) {
 		fds.userfault = request->fds[3 + config.n_disks + has_state];
 	}
-	r = vmm_vm_create(&program->vm, &config, &fds, arg[6], &times, &request->error);
+	r = vmm_vm_create(&program->vm, &config, &fds, (enum vmm_host_kind)arg[7], arg[6], &times,
+			  &request->error);
 	request->fds[1] = fds.console;
 	request->fds[2] = fds.listener;
 	memcpy(request->fds + 3, fds.disks, config.n_disks * sizeof(int));
@@ -627,28 +631,14 @@ static int check_control_socket(void)
 	return 0;
 }
 
-static int open_kvm(int *ret_fd, enum vmm_host_kind *ret_kind)
+static int check_kvm(void)
 {
-	_cleanup_fd_ int fd = -1;
-	int r;
-
-	fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (fd < 0) {
-		r = -errno;
-		log_error("opening /dev/kvm: %s", strerror(-r));
-		return r;
-	}
-	if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API) {
-		log_error("/dev/kvm does not speak API version %d", KVM_API);
+	if (ioctl(VMM_KVM_FD, KVM_GET_API_VERSION, 0) != KVM_API) {
+		log_error("descriptor %d is not a /dev/kvm that speaks API version %d", VMM_KVM_FD,
+			  KVM_API);
 		return -EIO;
 	}
-	r = vmm_host_kind_detect(ret_kind);
-	if (r < 0) {
-		log_error("cannot tell what kind of KVM this is");
-		return r;
-	}
-	*ret_fd = TAKE_FD(fd);
-	return 0;
+	return fcntl(VMM_KVM_FD, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
 }
 
 static int run(struct program *program)
@@ -673,6 +663,20 @@ static int run(struct program *program)
 	return r < 0 ? r : vmm_loop_run(&program->loop);
 }
 
+/*
+ * What is a page or more (a state that is loaded, a stream's buffer, a device) comes from the
+ * kernel as zeros that nobody has to touch, and goes back when it is freed. That takes a heap
+ * without slack at its end, which would be used first (the C library has made one before this); and
+ * no thread gets a heap of its own.
+ */
+static void set_up_heap(void)
+{
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+	mallopt(M_TOP_PAD, 0);
+	malloc_trim(0);
+	mallopt(M_ARENA_MAX, 1);
+}
+
 int main(int argc, char **argv)
 {
 	static struct program program = { .exit_status = EXIT_SUCCESS };
@@ -683,36 +687,27 @@ int main(int argc, char **argv)
 		.abandoned = is_abandoned,
 		.userdata = &program,
 	};
-	_cleanup_fd_ int kvm_fd = -1;
 	struct base_error error = {};
 	enum filter_mode filters = FILTER_KILL;
-	enum vmm_host_kind kind;
 	int r;
 
 	if (argc > 2 || (argc == 2 && filter_mode_parse(argv[1], &filters) < 0)) {
 		log_error("usage: warmbox-vmm [kill|log|off]");
 		return EXIT_FAILURE;
 	}
+	/* An exec() has made it readable for whoever has its user id. */
+	(void)prctl(PR_SET_DUMPABLE, 0);
 	r = filter_install(&filter_vmm_setup, filters);
 	if (r < 0) {
 		log_error("filtering system calls: %s", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	/*
-	 * What is a page or more (a state that is loaded, a stream's buffer, a device) comes from
-	 * the kernel as zeros that nobody has to touch, and goes back when it is freed. That takes
-	 * a heap without slack at its end, which would be used first (the C library has made one
-	 * before this); and no thread gets a heap of its own.
-	 */
-	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
-	mallopt(M_TOP_PAD, 0);
-	malloc_trim(0);
-	mallopt(M_ARENA_MAX, 1);
+	set_up_heap();
 	/* A client that hangs up is an error code, not a death. */
 	signal(SIGPIPE, SIG_IGN);
 	/* Priorities are set for the group. A session's leader has one of its own already. */
 	(void)setpgid(0, 0);
-	if (check_control_socket() < 0 || open_kvm(&kvm_fd, &kind) < 0) {
+	if (check_control_socket() < 0 || check_kvm() < 0) {
 		return EXIT_FAILURE;
 	}
 	r = vmm_loop_init(&program.loop);
@@ -720,7 +715,7 @@ int main(int argc, char **argv)
 		log_error("starting the event loop: %s", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	r = vmm_vm_init(&program.vm, kvm_fd, kind, filters, &program.loop, &callbacks, &error);
+	r = vmm_vm_init(&program.vm, VMM_KVM_FD, filters, &program.loop, &callbacks, &error);
 	if (r < 0) {
 		log_error("%s", error.text);
 		return EXIT_FAILURE;

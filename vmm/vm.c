@@ -138,16 +138,14 @@ static void on_limited(void *userdata)
 	vmm_vm_limited(userdata);
 }
 
-int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, enum filter_mode filters,
-		struct vmm_loop *loop, const struct vmm_vm_callbacks *callbacks,
-		struct base_error *error)
+int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum filter_mode filters, struct vmm_loop *loop,
+		const struct vmm_vm_callbacks *callbacks, struct base_error *error)
 {
 	int r;
 
 	memset(vm, 0, sizeof(*vm));
 	vm->kvm_fd = kvm_fd;
 	vm->fd = -1;
-	vm->kind = kind;
 	vm->filters = filters;
 	vm->pid = getpid();
 	vm->loop = loop;
@@ -408,7 +406,7 @@ static int create_devices(struct vmm_vm *vm, struct vmm_create_fds *fds, struct 
 }
 
 int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
-		  uint64_t fingerprint, struct vmm_create_times *ret_times,
+		  enum vmm_host_kind kind, uint64_t fingerprint, struct vmm_create_times *ret_times,
 		  struct base_error *error)
 {
 	struct vmm_create_times times = { .start_ns = base_clock_monotonic_ns() };
@@ -419,6 +417,7 @@ int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm
 		return r;
 	}
 	vm->config = *config;
+	vm->kind = kind;
 	vm->state = VMM_VM_BROKEN;
 	r = create_kvm(vm, error);
 	if (r < 0) {

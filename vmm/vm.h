@@ -115,7 +115,7 @@ struct vmm_vm {
 	/* Constant after vmm_vm_create(). */
 	int kvm_fd; /* borrowed */
 	int fd;
-	enum vmm_host_kind kind;
+	enum vmm_host_kind kind; /* from vmm_vm_create() on */
 	uint64_t fingerprint;
 	struct vmm_config config;
 	struct vmm_loop *loop; /* borrowed */
@@ -160,14 +160,13 @@ struct vmm_vm {
 
 /* Looks at the host; opens nothing. kvm_fd and loop are borrowed. filters: of the vCPU threads. 0
  * or -errno. */
-int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum vmm_host_kind kind, enum filter_mode filters,
-		struct vmm_loop *loop, const struct vmm_vm_callbacks *callbacks,
-		struct base_error *error);
+int vmm_vm_init(struct vmm_vm *vm, int kvm_fd, enum filter_mode filters, struct vmm_loop *loop,
+		const struct vmm_vm_callbacks *callbacks, struct base_error *error);
 
 /* Makes the VM and starts its threads, parked. fingerprint: vmm_host_fingerprint(), or 0 to ask
  * KVM. On failure the VM is broken. 0 or -errno. */
 int vmm_vm_create(struct vmm_vm *vm, const struct vmm_config *config, struct vmm_create_fds *fds,
-		  uint64_t fingerprint, struct vmm_create_times *ret_times,
+		  enum vmm_host_kind kind, uint64_t fingerprint, struct vmm_create_times *ret_times,
 		  struct base_error *error);
 
 /* Sets all limits of a VM that has been created. 0, or -EINVAL with nothing changed. */

@@ -64,6 +64,7 @@ int harness_start(struct harness_vm *vm)
 
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, vm->theirs, VMM_CONTROL_FD);
+	posix_spawn_file_actions_addopen(&actions, VMM_KVM_FD, "/dev/kvm", O_RDWR, 0);
 	r = -posix_spawn(&vm->pid, argv[0], &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
 	vm->theirs = base_fd_close(vm->theirs);
@@ -229,8 +230,11 @@ int harness_prepare(struct harness_vm *vm, const struct harness_params *params)
 	_cleanup_fd_ int read_only = -1;
 	size_t n_fds = 3 + params->n_disks;
 	int fds[BASE_MESSAGE_FDS_MAX];
+	enum vmm_host_kind kind = 0;
 	int r;
 
+	/* Without one the VMM refuses. */
+	(void)vmm_host_kind_detect(&kind);
 	r = make_control(vm);
 	if (r < 0) {
 		return r;
@@ -273,6 +277,7 @@ int harness_prepare(struct harness_vm *vm, const struct harness_params *params)
 		params->read_only_disks,
 		params->cid ? params->cid : 3,
 		params->fingerprint,
+		kind,
 	};
 
 	return harness_post(vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, n_fds, NULL);

@@ -84,17 +84,23 @@ static void test_create_arguments(void **state)
 		{ { MIB(4), 1, 0, 0, 0, 3 }, 4 }, /* one too many */
 		{ { MIB(4), 1, 0, 0, 0, 3 }, 0 },
 		{ { MIB(8), 1, 0, 0, 0, 3 }, 3 }, /* not the size of the memory file */
+		{ { MIB(4), 1, 0, 0, 0, 3, 0, VMM_HOST_PVM + 1 }, 3 }, /* no kind of host */
 	};
+	enum vmm_host_kind kind;
 
+	assert_int_equal(vmm_host_kind_detect(&kind), 0);
 	assert_int_equal(base_fd_memfd("memory", MIB(4), &memory), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		_cleanup_vm_ struct harness_vm vm = HARNESS_VM_NONE;
 		int fds[4] = { memory, memory, memory, memory };
+		uint64_t args[BASE_MESSAGE_ARGS];
 		int r;
 
+		memcpy(args, bad[i].args, sizeof(args));
+		args[7] = args[7] ?: kind;
 		assert_int_equal(harness_spawn(&vm), 0);
-		r = harness_call(&vm, VMM_OP_CREATE, bad[i].args, BASE_MESSAGE_ARGS, fds,
-				 bad[i].n_fds, NULL);
+		r = harness_call(&vm, VMM_OP_CREATE, args, BASE_MESSAGE_ARGS, fds, bad[i].n_fds,
+				 NULL);
 		if (r != -EINVAL || strlen(vm.error.text) == 0) {
 			fail_msg("case %zu: %d: %s", i, r, vm.error.text);
 		}

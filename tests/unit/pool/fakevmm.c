@@ -453,7 +453,7 @@ static void start(void)
 	struct base_message create;
 	int fds[BASE_MESSAGE_FDS_MAX];
 	size_t n_fds;
-	unsigned stray = count_fds() - 1 /* control */;
+	unsigned stray = count_fds() - 2 /* control and KVM */;
 
 	take_message(&create, fds, &n_fds);
 	create_received_ns = base_clock_monotonic_ns();

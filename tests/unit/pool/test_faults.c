@@ -494,7 +494,7 @@ static void a_vmm_that_is_no_program(void **state)
 	fixture_acquire(fixture, &a, "t", 5000);
 	fixture_until(fixture, a.calls > 0);
 	assert_int_equal(a.status, POOL_UNAVAILABLE);
-	assert_non_null(strstr(a.text, "vmm: Exec format error"));
+	assert_non_null(strstr(a.text, "executing it: Exec format error"));
 }
 
 /* Stops a pool with waiters after so many milliseconds. */
