@@ -26,6 +26,7 @@ enum kind {
 	KIND_UNSIGNED,
 	KIND_U64,
 	KIND_CHOICE,
+	KIND_UIDS, /* FIRST-LAST */
 };
 
 struct key {
@@ -48,6 +49,20 @@ static const char *const cgroups_names[] = {
 	[POOL_CGROUPS_OFF] = "off",
 	[POOL_CGROUPS_AUTO] = "auto",
 	[POOL_CGROUPS_REQUIRED] = "required",
+	NULL,
+};
+
+static const char *const jail_level_names[] = {
+	[POOL_JAIL_NONE] = "none",
+	[POOL_JAIL_ROOTLESS] = "rootless",
+	[POOL_JAIL_FULL] = "full",
+	[POOL_JAIL_AUTO] = "auto",
+	NULL,
+};
+
+static const char *const jail_network_names[] = {
+	[POOL_JAIL_NETWORK_OWN] = "own",
+	[POOL_JAIL_NETWORK_SHARED] = "shared",
 	NULL,
 };
 
@@ -78,6 +93,9 @@ static const struct key keys[] = {
 	  DAEMON_TIMEOUT_MAX_MS },
 	{ "pool", "acquire_timeout_ms", KIND_U64, FIELD(acquire_timeout_ms),
 	  DAEMON_TIMEOUT_MAX_MS },
+	{ "jail", "level", KIND_CHOICE, FIELD(jail_level), 0, jail_level_names },
+	{ "jail", "network", KIND_CHOICE, FIELD(jail_network), 0, jail_network_names },
+	{ "jail", "uids", KIND_UIDS, FIELD(jail_uids), 0 },
 	{ LIMITS_SECTION, "cgroups", KIND_CHOICE, FIELD(cgroups), 0, cgroups_names },
 };
 
@@ -133,6 +151,26 @@ static const char *set_choice(unsigned *field, const char *const *names, const c
 	return "none of its choices";
 }
 
+/* Root is no one's own. */
+static const char *set_uids(struct daemon_uids *uids, const char *value)
+{
+	unsigned first, last;
+	int length = 0;
+
+	if (sscanf(value, "%10u-%10u%n", &first, &last, &length) != 2 || value[length] != '\0' ||
+	    value[0] < '0' || value[0] > '9') {
+		return "not FIRST-LAST";
+	}
+	if (first == 0 || first > last || last > INT32_MAX) {
+		return "not a range of user ids above 0";
+	}
+	if (last - first >= POOL_JAIL_UIDS_MAX) {
+		return "too large";
+	}
+	*uids = (struct daemon_uids){ first, last };
+	return NULL;
+}
+
 static const char *set_value(struct daemon_config *config, const struct key *key, const char *value)
 {
 	char *field = (char *)config + key->offset;
@@ -159,6 +197,8 @@ static const char *set_value(struct daemon_config *config, const struct key *key
 			*(uint64_t *)(void *)field = number;
 		}
 		return wrong;
+	case KIND_UIDS:
+		return set_uids((struct daemon_uids *)(void *)field, value);
 	case KIND_CHOICE:
 		return set_choice((unsigned *)(void *)field, key->names, value);
 	}
@@ -497,6 +537,8 @@ void daemon_config_init(struct daemon_config *config)
 		.restore_nice = DAEMON_RESTORE_NICE,
 		.identity_timeout_ms = DAEMON_IDENTITY_TIMEOUT_MS,
 		.acquire_timeout_ms = DAEMON_ACQUIRE_TIMEOUT_MS,
+		.jail_level = POOL_JAIL_AUTO,
+		.jail_uids = { POOL_JAIL_UID_FIRST, POOL_JAIL_UID_LAST },
 		.cgroups = POOL_CGROUPS_AUTO,
 	};
 	daemon_tenants_init(&config->tenants);

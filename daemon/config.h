@@ -59,6 +59,11 @@ struct daemon_template {
 	struct daemon_limits limits;
 };
 
+/* From the first to the last. */
+struct daemon_uids {
+	unsigned first, last;
+};
+
 /* Strings are owned; NULL: not said. */
 struct daemon_config {
 	char *socket;
@@ -78,6 +83,9 @@ struct daemon_config {
 	unsigned touch;		      /* enum pool_touch */
 	unsigned fill_limit_mib;      /* a second; 0: none */
 	unsigned restore_concurrency; /* 0: the number of cores */
+	unsigned jail_level;	      /* enum pool_jail_level */
+	unsigned jail_network;	      /* enum pool_jail_network */
+	struct daemon_uids jail_uids;
 	uint64_t identity_timeout_ms;
 	uint64_t acquire_timeout_ms;
 	struct daemon_template *templates;

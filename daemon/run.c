@@ -163,6 +163,28 @@ static struct pool_template_config template_config(const char *name,
 	};
 }
 
+/* Says what VMMs get, and what that lacks. */
+static int choose_jail(struct pool_jail_config *jail, const struct daemon_config *config,
+		       struct base_error *error)
+{
+	struct base_error lacking = {};
+	int r = pool_jail_resolve(jail, config->spawner, config->vmm, &lacking, error);
+
+	if (r < 0) {
+		return r;
+	}
+	if (lacking.text[0]) {
+		log_warning("VMMs get a %s jail, without user ids of their own: the full one is "
+			    "not to be had: %s",
+			    pool_jail_level_name(jail->level), lacking.text);
+	} else if (jail->level == POOL_JAIL_NONE) {
+		log_warning("VMMs are not jailed");
+	} else {
+		log_info("VMMs get a %s jail", pool_jail_level_name(jail->level));
+	}
+	return 0;
+}
+
 static int open_pool(struct daemon *daemon, struct pool_config *pool_config,
 		     struct base_error *error)
 {
@@ -206,6 +228,9 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 		.identity_timeout_ms = config->identity_timeout_ms,
 		.acquire_timeout_ms = config->acquire_timeout_ms,
 		.tenants = &daemon->tenants,
+		.jail = { (enum pool_jail_level)config->jail_level,
+			  (enum pool_jail_network)config->jail_network, config->jail_uids.first,
+			  config->jail_uids.last },
 		.cgroups = (enum pool_cgroups_use)config->cgroups,
 		.death = { config->journal, config->orphan_timeout_s * UINT64_C(1000) },
 	};
@@ -220,6 +245,9 @@ static int open_all(struct daemon *daemon, struct base_error *error)
 	}
 	if (r == 0) {
 		r = rpc_server_new(&daemon->loop, &server_config, &daemon->server, error);
+	}
+	if (r == 0) {
+		r = choose_jail(&pool_config.jail, config, error);
 	}
 	if (r == 0) {
 		r = open_pool(daemon, &pool_config, error);
