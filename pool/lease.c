@@ -33,6 +33,8 @@ const char *pool_cause_name(enum pool_cause cause)
 		return "shutdown";
 	case POOL_CAUSE_IMAGE_FAILED:
 		return "image_failed";
+	case POOL_CAUSE_FORBIDDEN:
+		return "forbidden";
 	case POOL_CAUSE_LIMIT:
 		return "limit";
 	case POOL_CAUSE_LOST:

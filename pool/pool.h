@@ -96,6 +96,7 @@ enum pool_cause {
 	POOL_CAUSE_GUEST_EXITED, /* the guest powered off, reset or crashed */
 	POOL_CAUSE_SHUTDOWN,	 /* the daemon stopped */
 	POOL_CAUSE_IMAGE_FAILED, /* the memory of its snapshot turned out to be damaged */
+	POOL_CAUSE_FORBIDDEN,	 /* its VMM made a forbidden system call */
 	POOL_CAUSE_LIMIT, /* it went beyond a limit that ends it, or could not be given one */
 	POOL_CAUSE_LOST,  /* its manager died, and the successor could not adopt it */
 };
@@ -266,6 +267,7 @@ struct pool_template_info {
 	uint64_t restore_ns;	    /* and how long a restore takes, on average; 0: none was seen */
 	unsigned parked, restoring, leased, waiting;
 	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
+	uint64_t forbidden_total;	/* VMMs that made a forbidden system call */
 	unsigned shells, shells_wanted; /* ready or being started; to keep */
 	uint64_t shell_hits_total;	/* restores that found a shell ready */
 	uint64_t shell_misses_total;	/* restores that did not */

@@ -230,6 +230,11 @@ void pool_sandbox_ended(struct pool_sandbox *sandbox)
 	}
 	if (asks) {
 		/* Lost when the answer is there. */
+	} else if (killed_by == SIGSYS) {
+		sandbox->template->forbidden_total++;
+		pool_sandbox_lose(sandbox, POOL_CAUSE_FORBIDDEN,
+				  "the VMM made a system call that is forbidden to it: its guest "
+				  "may have taken it over");
 	} else if (killed_by > 0) {
 		pool_sandbox_lose(sandbox, POOL_CAUSE_VMM_DIED,
 				  "the VMM was killed by signal %d (%s)", killed_by,

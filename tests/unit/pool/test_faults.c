@@ -203,6 +203,23 @@ static void a_killed_leased_vmm_ends_its_lease(void **state)
 	assert_int_equal(info.failed_total, 0);
 }
 
+static void a_forbidden_system_call_ends_a_lease(void **state)
+{
+	struct fixture *fixture = *state;
+	struct acquired a;
+
+	fixture_template(fixture, "t", "");
+	fixture_pool(fixture, 1, 1, 5000);
+	assert_int_equal(fixture_set(fixture, "t", 1, NULL, 0), POOL_OK);
+	fixture_until(fixture, fixture_info(fixture, "t").parked == 1);
+	fixture_acquire(fixture, &a, "t", 0);
+	assert_int_equal(a.status, POOL_OK);
+	assert_int_equal(kill(a.pid, SIGSYS), 0);
+	assert_int_equal(fixture_wait_ended(fixture, a.id), POOL_CAUSE_FORBIDDEN);
+	assert_int_equal(fixture_info(fixture, "t").forbidden_total, 1);
+	assert_int_equal(fixture_info(fixture, "t").died_total, 1);
+}
+
 static int only_child(void)
 {
 	int pids[4];
@@ -571,6 +588,7 @@ int main(void)
 		TEST(a_broken_snapshot_does_not_spin),
 		TEST(a_leased_sandbox_that_dies_ends_its_lease),
 		TEST(a_killed_leased_vmm_ends_its_lease),
+		TEST(a_forbidden_system_call_ends_a_lease),
 		TEST(a_killed_parked_vmm_is_replaced),
 		TEST(a_killed_restoring_vmm_is_replaced),
 		TEST(missing_templates_can_come_later),
