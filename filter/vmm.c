@@ -125,8 +125,6 @@ static const struct filter_rule save[] = {
 
 /* Makes the VM and its threads, gives it a state. */
 static const struct filter_rule setup[] = {
-	ALLOW(openat, "/dev/kvm"),
-	ALLOW(access, "what kind of KVM this is"),
 	/* The VM. */
 	ALLOW_IF(ioctl, "is this KVM", IS(1, KVM_GET_API_VERSION)),
 	ALLOW_IF(ioctl, "what KVM can do", IS(1, KVM_CHECK_EXTENSION)),
@@ -177,6 +175,7 @@ static const struct filter_rule setup[] = {
 	ALLOW(rt_sigaction, "signals"),
 	ALLOW(setpgid, "priorities are set for the group"),
 	ALLOW_IF(prctl, "no new privileges, before a filter", IS(0, PR_SET_NO_NEW_PRIVS)),
+	ALLOW_IF(prctl, "nobody looks into it", IS(0, PR_SET_DUMPABLE)),
 	ALLOW(seccomp, "the filters of the stages that follow"),
 };
 
