@@ -34,6 +34,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* --- user ids --- */
 
@@ -44,6 +45,20 @@ static int take_uid(struct pool *pool, struct pool_launch *launch, struct base_e
 	return r < 0 ? base_error_set(error, r, "all %u user ids of the jail are taken",
 				      pool->uids.n)
 		     : 0;
+}
+
+/* It has one of an earlier manager, which is nobody else's then. */
+static void keep_uid(struct pool *pool, struct pool_launch *launch)
+{
+	struct stat status;
+	char path[32];
+
+	/* The directory belongs to the user that the process is, also when nothing in it does. */
+	snprintf(path, sizeof(path), "/proc/%d", (int)launch->pid);
+	if (pool->uids.n > 0 && stat(path, &status) == 0 &&
+	    pool_jail_uids_claim(&pool->uids, status.st_uid) == 0) {
+		launch->uid = status.st_uid;
+	}
 }
 
 static void give_uid(struct pool *pool, struct pool_launch *launch)
@@ -481,6 +496,7 @@ int pool_sandbox_adopt(struct pool *pool, struct pool_lease_entry *lease, int pi
 	sandbox->adoption = POOL_ADOPTION_ASKED;
 	sandbox->urgent = true;
 	sandbox->launch.pid = lease->pid;
+	keep_uid(pool, &sandbox->launch);
 	sandbox->launch.start_ticks = start_ticks;
 	sandbox->claimed_ns = sandbox->claim_received_ns = base_clock_monotonic_ns();
 	base_list_init(&sandbox->link);
