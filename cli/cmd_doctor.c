@@ -90,6 +90,7 @@ int cli_doctor_main(struct cli *cli, int argc, char **argv)
 	doctor.findings = json_array();
 	cli_doctor_check_kvm(take_finding, &doctor);
 	cli_doctor_check_kernel(take_finding, &doctor);
+	cli_doctor_check_hardening("", take_finding, &doctor);
 	cli_doctor_check_resources(store_path, take_finding, &doctor);
 	fit = doctor.n[CLI_VERDICT_FAIL] == 0;
 	if (cli->json) {

@@ -23,6 +23,8 @@ typedef void (*cli_finding_fn)(void *userdata, const struct cli_finding *finding
 /* Calls report for each finding, in the order in which one would mend them. */
 void cli_doctor_check_kvm(cli_finding_fn report, void *userdata);
 void cli_doctor_check_kernel(cli_finding_fn report, void *userdata);
+/* What the kernel says of itself, below root ("" for this machine). */
+void cli_doctor_check_hardening(const char *root, cli_finding_fn report, void *userdata);
 void cli_doctor_check_resources(const char *store_path, cli_finding_fn report, void *userdata);
 
 /* Fills and reports one finding. advice is printf-formatted text without arguments, may be NULL. */
