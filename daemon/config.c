@@ -221,6 +221,14 @@ static const struct {
 	{ LIMIT(swap_mib), DAEMON_MEMORY_MAX_MIB, 0 },
 	{ LIMIT(pids), DAEMON_PIDS_MAX, DAEMON_PIDS },
 	{ LIMIT(io_weight), POOL_CGROUP_IO_WEIGHT_MAX, 0 },
+	{ LIMIT(disk_mib_s), DAEMON_DISK_MAX_MIB, 0 },
+	{ LIMIT(disk_burst_mib), DAEMON_DISK_MAX_MIB, 0 },
+	{ LIMIT(disk_iops), DAEMON_DISK_MAX_IOPS, 0 },
+	{ LIMIT(disk_iops_burst), DAEMON_DISK_MAX_IOPS, 0 },
+	{ LIMIT(console_kib_s), DAEMON_CONSOLE_MAX_KIB, DAEMON_CONSOLE_KIB },
+	{ LIMIT(vsock_connections), DAEMON_VSOCK_CONNECTIONS, DAEMON_VSOCK_CONNECTIONS },
+	{ LIMIT(vsock_buffer_kib), DAEMON_VSOCK_BUFFER_KIB, DAEMON_VSOCK_BUFFER_KIB },
+	{ LIMIT(ttl_max_s), DAEMON_TTL_MAX_S, 0 },
 };
 
 static unsigned *limit_field(struct daemon_limits *limits, size_t i)

@@ -39,6 +39,14 @@
 #define DAEMON_ORPHAN_TIMEOUT_S	    300
 #define DAEMON_ORPHAN_TIMEOUT_MAX_S 86400
 
+#define DAEMON_DISK_MAX_MIB	 8192
+#define DAEMON_DISK_MAX_IOPS	 1000000000
+#define DAEMON_CONSOLE_MAX_KIB	 1048576
+#define DAEMON_CONSOLE_KIB	 64
+#define DAEMON_VSOCK_CONNECTIONS 256
+#define DAEMON_VSOCK_BUFFER_KIB	 16384
+#define DAEMON_TTL_MAX_S	 2592000 /* 30 days, as of a request */
+
 /* How many sandboxes to keep parked, and shells. A target is a minimum and a maximum in one. */
 struct daemon_keep {
 	unsigned target, min, max, shells; /* DAEMON_UNSAID until daemon_config_complete() */
@@ -50,6 +58,8 @@ struct daemon_limits {
 	/* DAEMON_UNSAID until daemon_config_complete() */
 	unsigned cpu_percent, cpu_weight, memory_mib, memory_overhead_mib, swap_mib, pids,
 		io_weight;
+	unsigned disk_mib_s, disk_burst_mib, disk_iops, disk_iops_burst, console_kib_s,
+		vsock_connections, vsock_buffer_kib, ttl_max_s;
 };
 
 /* [template NAME] */

@@ -23,6 +23,7 @@
 #include "daemon/notify.h"
 #include "pool/pool.h"
 #include "rpc/rpc.h"
+#include "vmm/control.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -159,6 +160,20 @@ static struct pool_template_config template_config(const char *name,
 			.cpu_weight = limits->cpu_weight,
 			.pids = limits->pids,
 			.io_weight = limits->io_weight,
+		},
+		.limits = {
+			.disk_bytes = MIB(limits->disk_mib_s),
+			.disk_burst_bytes = MIB(limits->disk_burst_mib),
+			.disk_operations = limits->disk_iops,
+			.disk_operations_burst = limits->disk_iops_burst,
+			.console_bytes = KIB(limits->console_kib_s),
+			.vsock_connections = limits->vsock_connections,
+			/* The least is room for one connection. */
+			.vsock_bytes = limits->vsock_buffer_kib > 0
+					       ? MAX(KIB(limits->vsock_buffer_kib),
+						     VMM_LIMIT_VSOCK_BYTES_MIN)
+					       : 0,
+			.ttl_max_ms = limits->ttl_max_s * UINT64_C(1000),
 		},
 	};
 }

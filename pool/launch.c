@@ -211,6 +211,22 @@ int pool_launch_prepare(struct pool_launch *launch, const struct pool *pool,
 	return 0;
 }
 
+int pool_launch_limit(struct pool_launch *launch, const struct pool_limits_config *limits)
+{
+	struct base_message message;
+
+	memset(&message, 0, BASE_MESSAGE_HEADER_BYTES);
+	message.op = VMM_OP_LIMITS;
+	message.arg[0] = limits->disk_bytes;
+	message.arg[1] = limits->disk_burst_bytes;
+	message.arg[2] = limits->disk_operations;
+	message.arg[3] = limits->disk_operations_burst;
+	message.arg[4] = limits->console_bytes;
+	message.arg[5] = limits->vsock_connections;
+	message.arg[6] = limits->vsock_bytes;
+	return base_message_send(launch->control, &message, NULL, 0);
+}
+
 void pool_launch_kill(struct pool_launch *launch)
 {
 	if (launch->pidfd >= 0) {

@@ -55,6 +55,12 @@ void pool_launch_init(struct pool_launch *launch);
 int pool_launch_prepare(struct pool_launch *launch, const struct pool *pool,
 			const struct pool_image *image, struct base_error *error);
 
+struct pool_limits_config;
+
+/* Tells the VMM what to hold its guest to: behind CREATE, and at any later time; there is no
+ * answer. 0 or -errno. */
+int pool_launch_limit(struct pool_launch *launch, const struct pool_limits_config *limits);
+
 /* Kills the process. It has to be reaped with pool_launch_reap(). */
 void pool_launch_kill(struct pool_launch *launch);
 

@@ -510,12 +510,27 @@ struct pool_tenants *pool_tenants(struct pool *pool)
 
 /* --- leases --- */
 
+/* Whether a lease that ends so much later would last longer than its template allows. */
+static bool goes_too_far(const struct pool_lease_entry *entry, uint64_t ttl_ms)
+{
+	const struct pool_template *template = entry->sandbox->template;
+	uint64_t max_ms = template ? template->config.limits.ttl_max_ms : 0;
+	uint64_t now_ns = base_clock_realtime_ns();
+	uint64_t lasted_ns = now_ns - MIN(entry->acquired_realtime_ns, now_ns);
+
+	return max_ms > 0 &&
+	       (ttl_ms == 0 || ttl_ms > max_ms || lasted_ns / NSEC_PER_MSEC > max_ms - ttl_ms);
+}
+
 enum pool_status pool_renew(struct pool *pool, const char *lease_id, uint64_t ttl_ms)
 {
 	struct pool_lease_entry *entry = pool_lease_table_find(&pool->leases, lease_id);
 
 	if (!entry || entry->cause != POOL_CAUSE_NONE) {
 		return POOL_NOT_FOUND;
+	}
+	if (goes_too_far(entry, ttl_ms)) {
+		return POOL_INVALID;
 	}
 	pool_lease_entry_set_ttl(entry, ttl_ms);
 	pool_sandbox_set_ttl(entry->sandbox, ttl_ms);

@@ -37,10 +37,27 @@ enum pool_touch {
 	POOL_TOUCH_ALWAYS,
 };
 
+/* What a VMM holds its guest to, as VMM_OP_LIMITS has it (vmm/control.h), and how long a lease may
+ * last. 0: no limit. */
+struct pool_limits_config {
+	uint64_t disk_bytes, disk_burst_bytes, disk_operations, disk_operations_burst;
+	uint64_t console_bytes, vsock_connections, vsock_bytes;
+	uint64_t ttl_max_ms; /* from the claim on, however often it is renewed */
+};
+
 /* What sandboxes of a template may take. */
 struct pool_template_config {
 	const char *name; /* NULL: of those that are not named */
 	struct pool_cgroup_config cgroup;
+	struct pool_limits_config limits;
+};
+
+/* What a guest can be at the limit of without ending. */
+enum pool_limited {
+	POOL_LIMITED_DISK,    /* requests wait */
+	POOL_LIMITED_CONSOLE, /* bytes are dropped */
+	POOL_LIMITED_VSOCK,   /* connections are refused */
+	POOL_LIMITED_KINDS,
 };
 
 struct pool_config {
@@ -267,7 +284,9 @@ struct pool_template_info {
 	uint64_t restore_ns;	    /* and how long a restore takes, on average; 0: none was seen */
 	unsigned parked, restoring, leased, waiting;
 	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
-	uint64_t forbidden_total;	/* VMMs that made a forbidden system call */
+	uint64_t forbidden_total; /* VMMs that made a forbidden system call */
+	/* How often a sandbox was found at each limit, once a second at the most. */
+	uint64_t limited_total[POOL_LIMITED_KINDS];
 	unsigned shells, shells_wanted; /* ready or being started; to keep */
 	uint64_t shell_hits_total;	/* restores that found a shell ready */
 	uint64_t shell_misses_total;	/* restores that did not */

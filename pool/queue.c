@@ -349,6 +349,26 @@ static bool is_denied(struct pool_acquire *request, const char *template_name)
 	return quota != POOL_QUOTA_NONE;
 }
 
+/* How long the lease may last: the template's limit, unless less is asked for. True: it was more,
+ * and is refused. */
+static bool is_too_long(struct pool_acquire *request, const struct pool_limits_config *limits)
+{
+	if (limits->ttl_max_ms == 0) {
+		return false;
+	}
+	if (request->ttl_ms > limits->ttl_max_ms) {
+		snprintf(request->text_room, sizeof(request->text_room),
+			 "ttl_ms: a lease of this template lasts %" PRIu64 " ms at the most",
+			 limits->ttl_max_ms);
+		pool_queue_refuse(request->pool, request, POOL_INVALID, request->text_room);
+		return true;
+	}
+	if (request->ttl_ms == 0) {
+		request->ttl_ms = limits->ttl_max_ms;
+	}
+	return false;
+}
+
 void pool_acquire(struct pool *pool, struct pool_acquire *request,
 		  const struct pool_acquire_params *params)
 {
@@ -390,6 +410,9 @@ void pool_acquire(struct pool *pool, struct pool_acquire *request,
 	template = pool_template_get(pool, params->template_name, &status, &text);
 	if (!template) {
 		pool_queue_refuse(pool, request, status, text);
+		return;
+	}
+	if (is_too_long(request, &template->config.limits)) {
 		return;
 	}
 	/* Not received_ns: the template may be younger. */

@@ -374,6 +374,12 @@ int pool_sandbox_start(struct pool_template *template, struct pool_sandbox **ret
 	if (r == 0) {
 		r = pool_launch_prepare(&sandbox->launch, pool, template->image, error);
 	}
+	if (r == 0) {
+		r = pool_launch_limit(&sandbox->launch, &template->config.limits);
+		if (r < 0) {
+			base_error_set_errno(error, r, "sending the limits");
+		}
+	}
 	if (r < 0) {
 		give_uid(pool, &sandbox->launch);
 		pool_launch_unlink(&sandbox->launch);

@@ -66,6 +66,7 @@ struct pool_sandbox {
 	unsigned n_handles;
 	enum pool_step sent, awaited; /* the last request; the oldest without a reply */
 	uint64_t generation;
+	uint64_t limited[POOL_LIMITED_KINDS];	   /* what its VMM has said of its limits last */
 	uint8_t ack[GUEST_IDENTITY_ACK_BYTES + 1]; /* one more, to see that there is no more */
 	size_t ack_size;
 	uint64_t mark_ns;	/* end of the step before */

@@ -302,6 +302,18 @@ static void on_exited(struct pool_sandbox *sandbox, const struct base_message *e
 	}
 }
 
+/* The figures are the VMM's, which is not trusted with those of others: what counts is that one has
+ * grown. */
+static void on_limited(struct pool_sandbox *sandbox, const struct base_message *event)
+{
+	for (unsigned i = 0; i < POOL_LIMITED_KINDS; i++) {
+		if (event->arg[i] > sandbox->limited[i] && sandbox->template) {
+			sandbox->template->limited_total[i]++;
+		}
+		sandbox->limited[i] = event->arg[i];
+	}
+}
+
 static void on_message(struct pool_sandbox *sandbox, const struct base_message *message, int *fd)
 {
 	switch (message->op) {
@@ -313,6 +325,9 @@ static void on_message(struct pool_sandbox *sandbox, const struct base_message *
 		break;
 	case VMM_EVENT_EXITED:
 		on_exited(sandbox, message);
+		break;
+	case VMM_EVENT_LIMITED:
+		on_limited(sandbox, message);
 		break;
 	default:
 		on_reply(sandbox, message, fd);

@@ -306,6 +306,7 @@ void pool_info(struct pool *pool, const char *name,
 			.last_error = template->last_error[0] ? template->last_error : NULL,
 		};
 
+		memcpy(info.limited_total, template->limited_total, sizeof(info.limited_total));
 		fn(userdata, &info);
 	}
 }

@@ -67,7 +67,8 @@ struct pool_template {
 	uint64_t restore_retry_ns; /* none before */
 
 	uint64_t claimed_total, missed_total, restored_total, failed_total, died_total;
-	uint64_t forbidden_total;		       /* of VMMs, whatever they were doing */
+	uint64_t forbidden_total; /* of VMMs, whatever they were doing */
+	uint64_t limited_total[POOL_LIMITED_KINDS];
 	uint64_t shell_hits_total, shell_misses_total; /* restores into a ready shell, and others */
 };
 

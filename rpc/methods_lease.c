@@ -238,7 +238,11 @@ void rpc_method_renew(struct rpc_request *request, struct rpc_params *params)
 	status = pool_renew(server->pool, id, ttl_ms);
 	if (status != POOL_OK) {
 		rpc_request_refuse_status(request, status,
-					  lease.active ? NULL : "the lease has ended");
+					  status == POOL_INVALID
+						  ? "ttl_ms: the lease would last longer than its "
+						    "template allows (ttl_max_s)"
+					  : lease.active ? NULL
+							 : "the lease has ended");
 		return;
 	}
 	pool_get(server->pool, id, &lease);

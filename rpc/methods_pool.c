@@ -23,7 +23,7 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 	if (!encoder) {
 		return;
 	}
-	rpc_encode_map(encoder, 29);
+	rpc_encode_map(encoder, 32);
 	rpc_encode_key_str(encoder, "template", info->name);
 	rpc_encode_key_str(encoder, "snapshot", info->snapshot_id);
 	rpc_encode_key_str(encoder, "state", info->state);
@@ -43,6 +43,11 @@ static void encode_pool(void *userdata, const struct pool_template_info *info)
 	rpc_encode_key_uint(encoder, "failed_total", info->failed_total);
 	rpc_encode_key_uint(encoder, "died_total", info->died_total);
 	rpc_encode_key_uint(encoder, "forbidden_total", info->forbidden_total);
+	rpc_encode_key_uint(encoder, "limited_disk_total", info->limited_total[POOL_LIMITED_DISK]);
+	rpc_encode_key_uint(encoder, "limited_console_total",
+			    info->limited_total[POOL_LIMITED_CONSOLE]);
+	rpc_encode_key_uint(encoder, "limited_vsock_total",
+			    info->limited_total[POOL_LIMITED_VSOCK]);
 	rpc_encode_key_uint(encoder, "image_bytes", info->image_bytes);
 	rpc_encode_key_uint(encoder, "load_ns", info->load_ns);
 	rpc_encode_key_str(encoder, "last_error", info->last_error);

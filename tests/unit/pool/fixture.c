@@ -244,7 +244,7 @@ struct pool_config fixture_config(const struct fixture *fixture, unsigned target
 		.acquire_timeout_ms = 5000,
 		.tenants = &fixture->tenants,
 		.cgroups = fixture->cgroups,
-		.default_template = { .cgroup = fixture->limits },
+		.default_template = { .cgroup = fixture->limits, .limits = fixture->vmm_limits },
 	};
 }
 

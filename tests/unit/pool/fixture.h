@@ -35,6 +35,7 @@ struct fixture {
 	uint64_t fill_limit_bytes;
 	enum pool_cgroups_use cgroups;
 	struct pool_cgroup_config limits;
+	struct pool_limits_config vmm_limits;
 	bool stopped, timed_out;
 	unsigned n_fds;
 };

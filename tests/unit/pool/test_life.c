@@ -234,6 +234,55 @@ static void lets_the_guest_connect_to_a_listener(void **state)
 	unlink(path);
 }
 
+/* Limits go to the VMM behind CREATE; what it says of them is counted, not believed. */
+static void limits_that_are_hit_are_counted(void **state)
+{
+	struct fixture *fixture = *state;
+	struct pool_template_info info;
+	struct acquired a;
+
+	fixture_template(fixture, "t", "");
+	fixture->vmm_limits.console_bytes = 77;
+	fixture_pool(fixture, 0, 1, 5000);
+	fixture_acquire(fixture, &a, "t", 5000);
+	fixture_until(fixture, a.calls > 0);
+	assert_int_equal(a.status, POOL_OK);
+	info = fixture_info(fixture, "t");
+	/* Another sandbox or shell may have been started by now. */
+	assert_true(info.limited_total[POOL_LIMITED_DISK] >= 2);
+	assert_true(info.limited_total[POOL_LIMITED_CONSOLE] >= 1);
+	assert_true(info.limited_total[POOL_LIMITED_DISK] >
+		    info.limited_total[POOL_LIMITED_CONSOLE]);
+	assert_int_equal(info.limited_total[POOL_LIMITED_VSOCK], 0);
+}
+
+static void leases_last_no_longer_than_allowed(void **state)
+{
+	struct fixture *fixture = *state;
+	struct pool_acquire_params params = { .template_name = "t",
+					      .timeout_ms = 5000,
+					      .ttl_ms = 9001 };
+	struct pool_lease lease;
+	struct acquired a, b;
+
+	fixture_template(fixture, "t", "");
+	fixture->vmm_limits.ttl_max_ms = 9000;
+	fixture_pool(fixture, 0, 1, 5000);
+	fixture_acquire_params(fixture, &a, &params);
+	fixture_until(fixture, a.calls > 0);
+	assert_int_equal(a.status, POOL_INVALID);
+	fixture_acquire(fixture, &b, "t", 5000); /* without one: the longest */
+	fixture_until(fixture, b.calls > 0);
+	assert_int_equal(b.status, POOL_OK);
+	assert_true(pool_get(fixture->pool, b.id, &lease));
+	assert_int_equal(lease.ttl_ms, 9000);
+	assert_int_equal(pool_renew(fixture->pool, b.id, 0), POOL_INVALID);
+	assert_int_equal(pool_renew(fixture->pool, b.id, 9001), POOL_INVALID);
+	assert_int_equal(pool_renew(fixture->pool, b.id, UINT64_MAX), POOL_INVALID);
+	assert_int_equal(pool_renew(fixture->pool, b.id, 20), POOL_OK);
+	assert_int_equal(fixture_wait_ended(fixture, b.id), POOL_CAUSE_EXPIRED);
+}
+
 static void leases_expire(void **state)
 {
 	struct fixture *fixture = *state;
@@ -621,6 +670,8 @@ int main(void)
 		TEST(gives_a_socket_to_connect_to),
 		TEST(lets_the_guest_connect_to_a_listener),
 		TEST(leases_expire),
+		TEST(limits_that_are_hit_are_counted),
+		TEST(leases_last_no_longer_than_allowed),
 		TEST(waiters_are_served_in_order),
 		TEST(tenants_take_turns),
 		TEST(waiting_ends_at_the_deadline),

@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "pool/pool.h"
+#include "vmm/control.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -178,6 +179,8 @@ static void test_refused(void **state)
 		{ "[pool]\ntouch = maybe\n", ":2: touch: none of its choices" },
 		{ "[limits]\ncgroups = on\n", ":2: cgroups: none of its choices" },
 		{ "[limits]\npids = 1\npids = 1\n", ":3: pids: given twice" },
+		{ "[limits]\nvsock_connections = 257\n", ":2: vsock_connections: too large" },
+		{ "[limits]\ndisk_mib_s = 8193\n", ":2: disk_mib_s: too large" },
 		{ "[limits]\ncpu_weight = 10001\n", ":2: cpu_weight: too large" },
 		{ "[limits]\ntarget = 1\n", ":2: target: no such key" },
 		{ "[template python]\npids = 1\npids = 1\n", ":3: pids: given twice" },
@@ -263,6 +266,11 @@ static void test_limits_of_templates(void **state)
 	assert_int_equal(config.limits.memory_mib, 0);
 	assert_int_equal(config.limits.memory_overhead_mib, DAEMON_MEMORY_OVERHEAD_MIB);
 	assert_int_equal(config.limits.pids, DAEMON_PIDS);
+	assert_int_equal(config.limits.disk_mib_s, 0);
+	assert_int_equal(config.limits.console_kib_s, DAEMON_CONSOLE_KIB);
+	assert_int_equal(config.limits.vsock_connections, VMM_LIMIT_CONNECTIONS_MAX);
+	assert_int_equal(KIB(config.limits.vsock_buffer_kib), VMM_LIMIT_VSOCK_BYTES_MAX);
+	assert_int_equal(config.limits.ttl_max_s, 0);
 	daemon_config_deinit(&config);
 
 	assert_int_equal(load(&config, text, sizeof(text) - 1, &error), 0);
