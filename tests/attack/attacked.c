@@ -502,6 +502,8 @@ static int unregister_userfault(void)
 #define ATTACK_FUNCTION(name, filter, jail, or) [ATTACK_##name] = name,
 static int (*const attacks[])(void) = { ATTACKS(ATTACK_FUNCTION) };
 
+static pthread_mutex_t forever = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
 static bool on_main;
 static uint32_t number;
 
@@ -539,6 +541,12 @@ void __wrap_vmm_ports_write(struct vmm_vm *owner, uint16_t port, const void *dat
 	__atomic_store_n(&on_main, true, __ATOMIC_SEQ_CST);
 	if (write(vm->reset_fd, &one, sizeof(one)) < 0) {
 		_exit(EXIT_FAILURE);
+	}
+	/* The guest stands still: what it wrote to the console would get into the answer. */
+	pthread_mutex_unlock(&vm->loop->lock);
+	pthread_mutex_lock(&forever);
+	for (;;) {
+		pthread_cond_wait(&never, &forever);
 	}
 }
 
